@@ -1,0 +1,155 @@
+"""The golden set: a fixed sample of inputs with the teacher's answers and maps, readable without torch."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgekit.attribution.spec import MapSpec
+from edgekit.core.canonical import read_json, write_json
+from edgekit.core.digests import digest_array
+from edgekit.core.files import read_bytes, write_bytes
+from edgekit.errors import IntegrityError
+from edgekit.interface.card import ModelCard
+
+__all__ = ["GOLDEN_NAME", "GoldenSet", "read_golden", "write_golden"]
+
+GOLDEN_NAME = "golden.json"
+_FORMAT = "edgekit.golden/1"
+
+
+@dataclass(frozen=True)
+class GoldenSet:
+    """Inputs and what the teacher said about them.
+
+    Attributes:
+        card: The teacher's card.
+        map_spec: What the maps are.
+        pixels: uint8 [N, height, width, 3], RGB, decoded and resized.
+        labels: int64 [N], class index of the ground truth, -1 where unknown.
+        logits: float32 [N, classes], the teacher's.
+        maps: float32 [N, h, w], the teacher's map of its own top-1, raw.
+        names: Relative file name of each image, for reports.
+        masks: bool [N, height, width] of the object, or None when no sample has one; a sample without a mask is
+            all False.
+        teacher: SHA-256 of the teacher's file.
+    """
+
+    card: ModelCard
+    map_spec: MapSpec
+    pixels: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.int64]
+    logits: npt.NDArray[np.float32]
+    maps: npt.NDArray[np.float32]
+    names: tuple[str, ...]
+    masks: npt.NDArray[np.bool_] | None
+    teacher: str
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """SHA-256 of each sample's pixels."""
+        return tuple(digest_array(image) for image in self.pixels)
+
+    @property
+    def teacher_class(self) -> npt.NDArray[np.int64]:
+        """The teacher's top-1, int64 [N]."""
+        return np.argmax(self.logits, axis=1).astype(np.int64)
+
+
+def write_golden(golden: GoldenSet, folder: Path) -> None:
+    """Write the set into `folder`: one .npy file an array and `golden.json`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, array in _arrays(golden).items():
+        buffer = io.BytesIO()
+        np.save(buffer, np.ascontiguousarray(array), allow_pickle=False)
+        write_bytes(folder / f"{name}.npy", buffer.getvalue())
+    write_json(
+        folder / GOLDEN_NAME,
+        {
+            "format": _FORMAT,
+            "teacher": golden.teacher,
+            "card": golden.card.to_dict(),
+            "map": golden.map_spec.to_dict(),
+            "samples": [
+                {"name": name, "sha256": digest} for name, digest in zip(golden.names, golden.digests, strict=True)
+            ],
+        },
+    )
+
+
+def _arrays(golden: GoldenSet) -> dict[str, npt.NDArray[Any]]:
+    arrays: dict[str, npt.NDArray[Any]] = {
+        "pixels": golden.pixels,
+        "labels": golden.labels,
+        "logits": golden.logits,
+        "maps": golden.maps,
+    }
+    if golden.masks is not None:
+        arrays["masks"] = golden.masks
+    return arrays
+
+
+def read_golden(folder: Path) -> GoldenSet:
+    """Read a golden set and check that its parts fit together.
+
+    Raises:
+        BadInputError: A file is missing.
+        IntegrityError: A file is malformed, a shape does not fit, a value is not finite or a digest differs.
+    """
+    where = str(folder / GOLDEN_NAME)
+    raw = read_json(folder / GOLDEN_NAME)
+    try:
+        if raw["format"] != _FORMAT:
+            raise IntegrityError("A golden set has an unknown format.", where=where, expected=_FORMAT)
+        card = ModelCard.from_dict(raw["card"], where=where)
+        spec = MapSpec.from_dict(raw["map"], where=where)
+        names = tuple(str(sample["name"]) for sample in raw["samples"])
+        digests = tuple(str(sample["sha256"]) for sample in raw["samples"])
+        teacher = str(raw["teacher"])
+    except (KeyError, TypeError) as cause:
+        raise IntegrityError("A golden set is malformed.", where=where, found=repr(cause)) from cause
+    count, image = len(names), (card.input.height, card.input.width)
+    pixels = _read_array(folder / "pixels.npy", np.uint8, (count, *image, 3))
+    masks_path = folder / "masks.npy"
+    golden = GoldenSet(
+        card=card,
+        map_spec=spec,
+        pixels=pixels,
+        labels=_read_array(folder / "labels.npy", np.int64, (count,)),
+        logits=_read_array(folder / "logits.npy", np.float32, (count, len(card.classes))),
+        maps=_read_array(folder / "maps.npy", np.float32, (count, spec.height, spec.width)),
+        names=names,
+        masks=_read_array(masks_path, np.bool_, (count, *image)) if masks_path.exists() else None,
+        teacher=teacher,
+    )
+    if golden.digests != digests:
+        raise IntegrityError("A golden sample is not the image its digest names.", where=where)
+    if not (np.isfinite(golden.logits).all() and np.isfinite(golden.maps).all()):
+        raise IntegrityError("A golden set holds answers that are not finite.", where=where)
+    if golden.labels.min(initial=-1) < -1 or golden.labels.max(initial=-1) >= len(card.classes):
+        raise IntegrityError("A golden set holds a label outside its classes.", where=where)
+    return golden
+
+
+def _read_array(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    try:
+        array = np.load(io.BytesIO(read_bytes(path)), allow_pickle=False)
+    except (ValueError, EOFError, OSError) as cause:
+        raise IntegrityError("An array file is malformed.", where=str(path), found=str(cause)) from cause
+    if not isinstance(array, np.ndarray) or array.dtype != dtype or array.shape != shape:
+        found = f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else type(array).__name__
+        raise IntegrityError(
+            "An array of the golden set does not fit.",
+            where=str(path),
+            expected=f"{np.dtype(dtype)} {list(shape)}",
+            found=found,
+        )
+    return array

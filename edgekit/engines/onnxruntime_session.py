@@ -1,0 +1,154 @@
+"""What the ONNX Runtime engines share: opening a session, checking its signature, running a batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgekit.core.environment import processor_name
+from edgekit.engines.protocol import Availability, EngineInfo, EngineOutput
+from edgekit.errors import BadInputError, IntegrityError, UnavailableError
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+__all__ = ["SessionRunner", "SessionSettings", "onnxruntime_availability", "open_session"]
+
+_INPUTS = {"image": "tensor(float)", "class_index": "tensor(int32)"}
+_OUTPUTS = ("logits", "attribution")
+
+
+@dataclass(frozen=True)
+class SessionSettings:
+    """How a session is made.
+
+    Attributes:
+        engine: Name of the engine on whose behalf it is opened.
+        optimise: False switches every graph optimisation off.
+        threads: Intra-operator threads, 0 for the runtime's choice.
+    """
+
+    engine: str
+    optimise: bool
+    threads: int
+
+
+def onnxruntime_availability() -> Availability:
+    """Whether onnxruntime can be imported here."""
+    try:
+        import onnxruntime  # noqa: F401
+    except ImportError as cause:
+        return Availability(False, f"onnxruntime cannot be imported: {cause}", "pip install 'edgekit[cpu]'")
+    return Availability(True)
+
+
+def open_session(artifact: Path, settings: SessionSettings) -> SessionRunner:
+    """Open an ONNX file and check that it is an explained graph.
+
+    Raises:
+        UnavailableError: onnxruntime is not here.
+        IntegrityError: Not an ONNX model, or without the explained graph's inputs and outputs.
+    """
+    available = onnxruntime_availability()
+    if not available.available:
+        raise UnavailableError(
+            f"The engine {settings.engine!r} cannot run here.", found=available.reason, hint=available.hint
+        )
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = settings.threads
+    level = ort.GraphOptimizationLevel
+    options.graph_optimization_level = level.ORT_ENABLE_ALL if settings.optimise else level.ORT_DISABLE_ALL
+    # External data could name any file of the machine; an explained graph is one file.
+    if not artifact.is_file():
+        raise BadInputError("The engine file is missing.", where=str(artifact))
+    try:
+        session = ort.InferenceSession(artifact.read_bytes(), options, providers=["CPUExecutionProvider"])
+    except Exception as cause:  # onnxruntime raises its own types that share no public base
+        raise IntegrityError(
+            "ONNX Runtime cannot open the engine.", where=str(artifact), found=str(cause).splitlines()[0]
+        ) from cause
+    _check_signature(session, artifact)
+    info = EngineInfo(
+        engine=settings.engine,
+        runtime=f"onnxruntime {ort.__version__}",
+        device=processor_name(),
+        details={
+            "providers": list(session.get_providers()),
+            "graph_optimisation": settings.optimise,
+            "threads": settings.threads,
+        },
+    )
+    return SessionRunner(session, info)
+
+
+def _check_signature(session: onnxruntime.InferenceSession, artifact: Path) -> None:
+    inputs = {value.name: value.type for value in session.get_inputs()}
+    outputs = tuple(value.name for value in session.get_outputs())
+    if inputs != _INPUTS or outputs != _OUTPUTS:
+        raise IntegrityError(
+            "The ONNX graph is not an explained graph.",
+            where=str(artifact),
+            expected=f"inputs {_INPUTS}, outputs {list(_OUTPUTS)}",
+            found=f"inputs {inputs}, outputs {list(outputs)}",
+            hint="make it with 'edgekit export' or 'edgekit build'",
+        )
+
+
+class SessionRunner:
+    """A runner over one ONNX Runtime session."""
+
+    def __init__(self, session: Any, info: EngineInfo) -> None:
+        self._session = session
+        self._info = info
+        self._shape = tuple(session.get_inputs()[0].shape[1:])
+
+    @property
+    def info(self) -> EngineInfo:
+        """What is running."""
+        return self._info
+
+    def run(self, images: npt.NDArray[np.float32], class_index: npt.NDArray[np.int32]) -> EngineOutput:
+        """Answer one batch; see `Runner.run`."""
+        if self._session is None:
+            raise BadInputError("The engine was closed before it was asked to run.")
+        if images.dtype != np.float32 or tuple(images.shape[1:]) != self._shape:
+            raise BadInputError(
+                "A batch does not fit the engine.",
+                expected=f"float32 [N, {', '.join(map(str, self._shape))}]",
+                found=f"{images.dtype} {list(images.shape)}",
+            )
+        if class_index.dtype != np.int32 or class_index.shape != images.shape[:1]:
+            raise BadInputError(
+                "class_index does not fit the batch.",
+                expected=f"int32 [{len(images)}]",
+                found=f"{class_index.dtype} {list(class_index.shape)}",
+            )
+        try:
+            logits, attribution = self._session.run(_OUTPUTS, {"image": images, "class_index": class_index})
+        except Exception as cause:  # onnxruntime raises its own types that share no public base
+            raise UnavailableError(
+                "ONNX Runtime failed while running the engine.", found=str(cause).splitlines()[0]
+            ) from cause
+        return EngineOutput(logits, attribution)
+
+    def close(self) -> None:
+        """Release the session."""
+        self._session = None
+
+    def __enter__(self) -> SessionRunner:
+        """The runner itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the runner."""
+        self.close()

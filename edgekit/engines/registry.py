@@ -1,0 +1,16 @@
+"""The known engines."""
+
+from __future__ import annotations
+
+from edgekit.core.registry import Registry
+from edgekit.engines.protocol import Engine
+
+__all__ = ["ENGINES"]
+
+ENGINES: Registry[Engine] = Registry(
+    "engine",
+    {
+        "ort-cpu": "edgekit.engines.ort_cpu:ENGINE",
+        "reference": "edgekit.engines.reference:ENGINE",
+    },
+)

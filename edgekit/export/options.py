@@ -1,0 +1,35 @@
+"""What a recipe may say about export. Free of torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgekit.errors import BadInputError
+
+__all__ = ["ExportOptions"]
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """How the explained graph is written and checked.
+
+    Attributes:
+        method: Attribution method in the graph.
+        closed_form: Use the closed form of the map where the head is provably pooling and one linear layer.
+        parity_tolerance: Largest allowed relative error of logits and maps between torch and ONNX, per sample:
+            `max|difference| / max|torch|`.
+        parity_images: Real images the check runs on.
+    """
+
+    method: str = "grad-cam"
+    closed_form: bool = True
+    parity_tolerance: float = 1e-4
+    parity_images: int = 64
+
+    def __post_init__(self) -> None:
+        if not (self.parity_tolerance > 0 and self.parity_images >= 1):
+            raise BadInputError(
+                "A recipe value is out of range: export.",
+                expected="parity_tolerance above 0 and parity_images at least 1",
+                found=f"{self.parity_tolerance} and {self.parity_images}",
+            )

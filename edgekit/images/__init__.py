@@ -1,0 +1,1 @@
+"""Ring 1 with one optional package, Pillow: image files and folders of them."""

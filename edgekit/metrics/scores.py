@@ -1,0 +1,56 @@
+"""The table of per-sample scores: what verification writes and every verdict is computed from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["STATES", "ScoreTable"]
+
+# "scored": both maps are usable. "both_zero": neither network finds evidence; nothing to compare, counted apart.
+# "one_zero": one map vanished; every metric takes its worst value. "non_finite": the engine's map holds NaN or
+# infinity; every metric takes its worst value.
+STATES = ("scored", "both_zero", "one_zero", "non_finite")
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """One row per golden sample, in golden-set order.
+
+    Attributes:
+        sample: Digest of each sample's pixels, [N].
+        label: int [N], class index of the ground truth, -1 where it is not known.
+        teacher_class: int [N], the teacher's top-1.
+        engine_class: int [N], the engine's own top-1; -1 where its logits are not finite.
+        state: One of `STATES` each, [N].
+        metrics: Metric name to float64 [N]: teacher's map against the engine's map of the SAME class, the teacher's
+            top-1. NaN exactly where the state is "both_zero".
+        own_class_metrics: The same, with the engine's map of its OWN top-1.
+        localisation: Name ("teacher/pixel-auc", "engine/pointing") to float64 [N]; NaN where a sample has no mask.
+            Empty when the set has no masks.
+    """
+
+    sample: tuple[str, ...]
+    label: npt.NDArray[np.int64]
+    teacher_class: npt.NDArray[np.int64]
+    engine_class: npt.NDArray[np.int64]
+    state: tuple[str, ...]
+    metrics: Mapping[str, npt.NDArray[np.float64]]
+    own_class_metrics: Mapping[str, npt.NDArray[np.float64]]
+    localisation: Mapping[str, npt.NDArray[np.float64]]
+
+    def __len__(self) -> int:
+        return len(self.sample)
+
+    @property
+    def agrees(self) -> npt.NDArray[np.bool_]:
+        """True where teacher and engine give the same top-1, [N]."""
+        return np.equal(self.teacher_class, self.engine_class)
+
+    @property
+    def compared(self) -> npt.NDArray[np.bool_]:
+        """True for every state but "both_zero", [N]: the samples that a map metric speaks about."""
+        return np.array([state != "both_zero" for state in self.state], dtype=np.bool_)
