@@ -61,7 +61,8 @@ class GoldenSet:
     @property
     def teacher_class(self) -> npt.NDArray[np.int64]:
         """The teacher's top-1, int64 [N]."""
-        return np.argmax(self.logits, axis=1).astype(np.int64)
+        top: npt.NDArray[np.int64] = np.argmax(self.logits, axis=1).astype(np.int64)
+        return top
 
 
 def write_golden(golden: GoldenSet, folder: Path) -> None:
