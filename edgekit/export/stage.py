@@ -1,0 +1,157 @@
+"""The export stage: from a checkpoint to an explained ONNX graph that was checked against torch on real images."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+
+from edgekit.attribution.spec import MapSpec
+from edgekit.core.canonical import JsonValue, write_json
+from edgekit.core.files import write_bytes
+from edgekit.core.progress import NULL_OBSERVER, Observer
+from edgekit.core.stages import Stage, StageRecord, run_stage
+from edgekit.errors import BadInputError
+from edgekit.export.closed_form import closed_form
+from edgekit.export.onnx_graph import onnx_from_trace
+from edgekit.export.options import ExportOptions
+from edgekit.export.parity import check_parity, measure_parity
+from edgekit.export.trace import trace
+from edgekit.interface.card import InputSpec
+from edgekit.teacher.checkpoint import LoadedModel
+from edgekit.teacher.explain import explain
+from edgekit.teacher.loading import LoadOptions, load_model
+from edgekit.teacher.methods.protocol import AttributionMethod
+from edgekit.teacher.methods.registry import METHODS
+from edgekit.teacher.tap import forward_with_tap, head_from_tap, resolve_tap
+
+__all__ = ["GRAPH_NAME", "INTERFACE_NAME", "ExportRequest", "ParityImages", "explained_onnx", "export"]
+
+GRAPH_NAME = "model.onnx"
+INTERFACE_NAME = "interface.json"
+_VERSION = 1
+
+
+class ParityImages(Protocol):
+    """Real images for the parity check."""
+
+    digests: tuple[str, ...]
+
+    def prepared(self, spec: InputSpec, count: int) -> npt.NDArray[np.float32]:
+        """Up to `count` images as network input, float32 [n, 3, H, W]."""
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """What is exported.
+
+    Attributes:
+        model: Checkpoint of the network.
+        load: How to load it.
+        images: Real images for the parity check.
+        opset: ONNX operator set the target reads.
+        options: The recipe's.
+    """
+
+    model: Path
+    load: LoadOptions
+    images: ParityImages
+    opset: int
+    options: ExportOptions
+
+
+@dataclass(frozen=True)
+class ExplainedOnnx:
+    """An explained graph and what it is.
+
+    Attributes:
+        model: The ONNX model.
+        map_spec: What its `attribution` output means.
+        form: "closed form" or "traced gradient".
+    """
+
+    model: onnx.ModelProto
+    map_spec: MapSpec
+    form: str
+
+
+def explained_onnx(
+    loaded: LoadedModel, method: AttributionMethod, *, use_closed_form: bool, opset: int
+) -> ExplainedOnnx:
+    """Turn a loaded network into an explained ONNX graph.
+
+    Raises:
+        BadInputError: No usable tap, control flow that depends on data, or an operation without ONNX form.
+    """
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand((2, *loaded.card.input.shape), generator=generator)
+    own = torch.full((2,), -1, dtype=torch.int32)
+    tap = resolve_tap(loaded.model, loaded.card.tap, images)
+    activation = forward_with_tap(loaded.model, tap, images).activation
+    closed = closed_form(method, head_from_tap(loaded.model, tap, images), activation) if use_closed_form else None
+    in_graph: AttributionMethod = closed or method
+
+    def answer(image: torch.Tensor, class_index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        explained = explain(loaded.model, tap, in_graph, image, class_index)
+        return explained.logits, explained.attribution
+
+    graph = trace(answer, (images, own))
+    height, width = (int(side) for side in activation.shape[2:])
+    return ExplainedOnnx(
+        model=onnx_from_trace(graph, images, own, opset),
+        map_spec=MapSpec(method.name, tap, height, width, method.nonnegative),
+        form="closed form" if closed else "traced gradient",
+    )
+
+
+def export(request: ExportRequest, destination: Path, observer: Observer = NULL_OBSERVER) -> StageRecord:
+    """Write `model.onnx` and `interface.json` into `destination`, checked against torch.
+
+    Raises:
+        BadInputError: As `load_model` and `explained_onnx`; or the parity check failed, or had no image.
+    """
+    options: dict[str, JsonValue] = {
+        "load": request.load.to_dict(),
+        "opset": request.opset,
+        "torch": torch.__version__,
+        "onnx": onnx.__version__,
+        **asdict(request.options),
+    }
+    stage = Stage("export", _VERSION, options, {"model": request.model}, {"images": _digest(request.images)})
+    return run_stage(stage, destination, lambda folder: _export(request, folder), observer)
+
+
+def _digest(images: ParityImages) -> str:
+    from edgekit.core.digests import digest_bytes
+
+    return digest_bytes("\n".join(images.digests).encode())
+
+
+def _export(request: ExportRequest, folder: Path) -> dict[str, Any]:
+    loaded = load_model(request.model, request.load)
+    method = METHODS.load(request.options.method)
+    explained = explained_onnx(loaded, method, use_closed_form=request.options.closed_form, opset=request.opset)
+    graph_file = folder / GRAPH_NAME
+    write_bytes(graph_file, explained.model.SerializeToString(deterministic=True))
+    images = request.images.prepared(loaded.card.input, request.options.parity_images)
+    if not len(images):
+        raise BadInputError("The parity check needs at least one image.", hint="give images with --data")
+    parity = measure_parity(loaded.model, explained.map_spec.tap, method, graph_file, images)
+    check_parity(parity, request.options.parity_tolerance)
+    write_json(
+        folder / INTERFACE_NAME,
+        {"card": loaded.card.to_dict(), "map": explained.map_spec.to_dict(), "form": explained.form},
+    )
+    return {
+        "form": explained.form,
+        "parity": asdict(parity),
+        "tolerance": request.options.parity_tolerance,
+        "nodes": len(explained.model.graph.node),
+        "bytes": graph_file.stat().st_size,
+        "summary": f"{explained.form}, parity {max(parity.logits, parity.attribution):.1e} on {parity.samples} images",
+    }

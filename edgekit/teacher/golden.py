@@ -1,0 +1,152 @@
+"""The golden stage: the teacher answers a fixed set of held-out images once, and everybody compares with that.
+
+It depends on the teacher and the images alone, so it is made once for all recipes and targets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from edgekit.attribution.spec import MapSpec
+from edgekit.bundle.golden import GoldenSet, write_golden
+from edgekit.core.canonical import JsonValue
+from edgekit.core.digests import digest_bytes
+from edgekit.core.progress import NULL_OBSERVER, Observer, track
+from edgekit.core.stages import Stage, StageRecord, run_stage
+from edgekit.errors import BadInputError
+from edgekit.interface.preprocess import preprocess
+from edgekit.teacher.checkpoint import LoadedModel
+from edgekit.teacher.explain import explain
+from edgekit.teacher.loading import LoadOptions, load_model
+from edgekit.teacher.methods.protocol import AttributionMethod
+from edgekit.teacher.methods.registry import METHODS
+from edgekit.teacher.tap import resolve_tap
+
+__all__ = ["GoldenImages", "GoldenRequest", "golden", "teacher_answers"]
+
+_VERSION = 1
+_BATCH = 32
+
+
+class GoldenImages(Protocol):
+    """Held-out images with what is known about them."""
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """SHA-256 of each image file."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Relative file name of each image."""
+
+    @property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """Class index of each image, int64 [N]."""
+
+    def pixels(self, height: int, width: int, observer: Observer) -> npt.NDArray[np.uint8]:
+        """Decoded images, uint8 [N, height, width, 3]."""
+
+    def masks(self, height: int, width: int) -> npt.NDArray[np.bool_] | None:
+        """Object masks, bool [N, height, width], or None when there are none."""
+
+
+@dataclass(frozen=True)
+class GoldenRequest:
+    """What the golden set is made from.
+
+    Attributes:
+        model: The teacher's file.
+        load: How to load it.
+        images: Held-out images, never seen in fine-tuning or calibration.
+        method: Name of the attribution method.
+    """
+
+    model: Path
+    load: LoadOptions
+    images: GoldenImages
+    method: str
+
+
+def golden(request: GoldenRequest, destination: Path, observer: Observer = NULL_OBSERVER) -> StageRecord:
+    """Write the golden set into `destination`.
+
+    Raises:
+        BadInputError: As `load_model`; or the teacher's maps are all empty, so there is nothing to preserve.
+    """
+    names = "\n".join(
+        f"{name} {label}" for name, label in zip(request.images.names, request.images.labels, strict=True)
+    )
+    options: dict[str, JsonValue] = {
+        "load": request.load.to_dict(),
+        "method": request.method,
+        "torch": torch.__version__,
+    }
+    digests = {
+        "images": digest_bytes("\n".join(request.images.digests).encode()),
+        "names": digest_bytes(names.encode()),
+    }
+    stage = Stage("golden", _VERSION, options, {"model": request.model}, digests)
+    return run_stage(stage, destination, lambda folder: _make(request, folder, observer), observer)
+
+
+def _make(request: GoldenRequest, folder: Path, observer: Observer) -> Mapping[str, Any]:
+    loaded = load_model(request.model, request.load)
+    spec = loaded.card.input
+    pixels = request.images.pixels(spec.height, spec.width, observer)
+    method = METHODS.load(request.method)
+    example = torch.from_numpy(preprocess(pixels[:2], spec))
+    tap = resolve_tap(loaded.model, loaded.card.tap, example)
+    logits, maps = teacher_answers(loaded, tap, method, pixels, observer)
+    empty = int((maps.reshape(len(maps), -1) == 0).all(axis=1).sum())
+    if empty == len(maps):
+        raise BadInputError(
+            "Every map of the teacher is empty: there is no attribution to preserve.",
+            where=f"tap {tap}",
+            hint="choose another module with --tap; 'edgekit inspect MODEL' lists candidates",
+        )
+    write_golden(
+        GoldenSet(
+            card=loaded.card,
+            map_spec=MapSpec(method.name, tap, maps.shape[1], maps.shape[2], method.nonnegative),
+            pixels=pixels,
+            labels=request.images.labels,
+            logits=logits,
+            maps=maps,
+            names=request.images.names,
+            masks=request.images.masks(spec.height, spec.width),
+            teacher=loaded.digest,
+        ),
+        folder,
+    )
+    accuracy = float(np.mean(logits.argmax(axis=1) == request.images.labels))
+    return {
+        "samples": len(pixels),
+        "teacher_accuracy": accuracy,
+        "empty_maps": empty,
+        "tap": tap,
+        "map": [maps.shape[1], maps.shape[2]],
+        "card": asdict(loaded.card),
+        "summary": f"{len(pixels)} samples, teacher accuracy {accuracy:.1%}, "
+        f"maps {maps.shape[1]}x{maps.shape[2]} at {tap}",
+    }
+
+
+def teacher_answers(
+    loaded: LoadedModel, tap: str, method: AttributionMethod, pixels: npt.NDArray[np.uint8], observer: Observer
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Logits [N, classes] and maps [N, h, w] of the network's own top-1, both float32."""
+    logits, maps = [], []
+    for start in track(range(0, len(pixels), _BATCH), "teacher maps", observer):
+        images = torch.from_numpy(preprocess(pixels[start : start + _BATCH], loaded.card.input))
+        own = torch.full((len(images),), -1, dtype=torch.int32)
+        explained = explain(loaded.model, tap, method, images, own)
+        logits.append(explained.logits.numpy())
+        maps.append(explained.attribution.numpy())
+    return np.concatenate(logits), np.concatenate(maps)
