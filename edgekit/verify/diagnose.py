@@ -15,7 +15,7 @@ import numpy.typing as npt
 from edgekit.bundle.golden import GoldenSet
 from edgekit.engines.protocol import Runner
 from edgekit.interface.card import InputSpec
-from edgekit.metrics.agreement import METRICS
+from edgekit.metrics.agreement import score_agreement
 from edgekit.metrics.scores import ScoreTable
 from edgekit.verify.answers import EngineAnswers, answer_golden
 
@@ -75,8 +75,10 @@ def diagnose(
 
 
 def _mean_cosine(teacher: Maps, engine: Maps) -> float:
-    scores = METRICS["cosine"].function(teacher, np.nan_to_num(engine))
-    return float(np.mean(np.nan_to_num(scores)))
+    """Mean over the samples that can be compared; a map that vanished or is not finite counts with the worst value."""
+    scores = score_agreement(np.ascontiguousarray(teacher), np.ascontiguousarray(engine), ["cosine"]).metrics["cosine"]
+    comparable = ~np.isnan(scores)
+    return float(np.mean(scores[comparable])) if comparable.any() else 0.0
 
 
 def _closes(before: float, after: float) -> bool:

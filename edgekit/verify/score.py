@@ -5,16 +5,13 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from edgekit.attribution.upsample import upsample_bilinear
 from edgekit.bundle.golden import GoldenSet
 from edgekit.metrics.agreement import score_agreement
-from edgekit.metrics.localisation import LOCALISATION
+from edgekit.metrics.localisation import centre_prior, score_localisation
 from edgekit.metrics.scores import ScoreTable
 from edgekit.verify.answers import EngineAnswers
 
 __all__ = ["score_answers"]
-
-_BATCH = 256
 
 
 def score_answers(golden: GoldenSet, answers: EngineAnswers) -> ScoreTable:
@@ -36,16 +33,13 @@ def score_answers(golden: GoldenSet, answers: EngineAnswers) -> ScoreTable:
 
 
 def _localisation(golden: GoldenSet, answers: EngineAnswers) -> dict[str, npt.NDArray[np.float64]]:
-    """How well each network's map lies on the object, where the golden set has masks; the centre prior beside them."""
+    """How well maps lie on the object, where the golden set has masks: both networks', and one that is blind."""
     if golden.masks is None:
         return {}
-    height, width = golden.masks.shape[1:]
-    scores: dict[str, npt.NDArray[np.float64]] = {}
-    for who, maps in (("teacher", golden.maps), ("engine", np.nan_to_num(answers.maps))):
-        for name, metric in LOCALISATION.items():
-            parts = [
-                metric(upsample_bilinear(maps[at : at + _BATCH], height, width), golden.masks[at : at + _BATCH])
-                for at in range(0, len(maps), _BATCH)
-            ]
-            scores[f"{who}/{name}"] = np.concatenate(parts)
-    return scores
+    height, width = golden.maps.shape[1:]
+    blind = np.broadcast_to(centre_prior(height, width), golden.maps.shape)
+    return {
+        f"{who}/{name}": values
+        for who, maps in (("teacher", golden.maps), ("engine", answers.maps), ("centre-prior", blind))
+        for name, values in score_localisation(maps, golden.masks).items()
+    }
