@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from edgekit.attribution.spec import MapSpec
 from edgekit.core.canonical import read_json, write_json
 from edgekit.core.digests import digest_array
 from edgekit.core.files import read_bytes, write_bytes
-from edgekit.errors import IntegrityError
+from edgekit.errors import BadInputError, IntegrityError
 from edgekit.interface.card import ModelCard
 
 __all__ = ["GOLDEN_NAME", "GoldenSet", "read_golden", "write_golden"]
@@ -117,6 +118,11 @@ def read_golden(folder: Path) -> GoldenSet:
         teacher = str(raw["teacher"])
     except (KeyError, TypeError) as cause:
         raise IntegrityError("A golden set is malformed.", where=where, found=repr(cause)) from cause
+    except BadInputError as cause:
+        # The card of a user's model is input; the card of a stored golden set was written by edgekit.
+        raise IntegrityError(
+            "A golden set is malformed.", where=where, expected=cause.expected, found=cause.found or cause.message
+        ) from cause
     count, image = len(names), (card.input.height, card.input.width)
     pixels = _read_array(folder / "pixels.npy", np.uint8, (count, *image, 3))
     masks_path = folder / "masks.npy"
@@ -141,16 +147,35 @@ def read_golden(folder: Path) -> GoldenSet:
 
 
 def _read_array(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    data = read_bytes(path)
+    stream = io.BytesIO(data)
     try:
-        array = np.load(io.BytesIO(read_bytes(path)), allow_pickle=False)
-    except (ValueError, EOFError, OSError) as cause:
+        found_shape, found_dtype = _read_header(stream)
+    except (ValueError, EOFError, SyntaxError) as cause:
         raise IntegrityError("An array file is malformed.", where=str(path), found=str(cause)) from cause
-    if not isinstance(array, np.ndarray) or array.dtype != dtype or array.shape != shape:
-        found = f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else type(array).__name__
+    # Judged by its header, before anything of the size that header claims is allocated.
+    if found_dtype != dtype or found_shape != shape:
         raise IntegrityError(
             "An array of the golden set does not fit.",
             where=str(path),
             expected=f"{np.dtype(dtype)} {list(shape)}",
-            found=found,
+            found=f"{found_dtype} {list(found_shape)}",
         )
+    content = len(data) - stream.tell()
+    if content != math.prod(shape) * found_dtype.itemsize:
+        raise IntegrityError(
+            "An array file is malformed.",
+            where=str(path),
+            expected=f"{math.prod(shape) * found_dtype.itemsize} bytes of values",
+            found=f"{content}",
+        )
+    array: npt.NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False)
     return array
+
+
+def _read_header(stream: io.BytesIO) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    version = np.lib.format.read_magic(stream)
+    if version != (1, 0):
+        raise ValueError(f"version {version} of the .npy format")
+    shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+    return shape, dtype

@@ -8,6 +8,7 @@ otherwise see two documents in one file.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
@@ -41,13 +42,19 @@ def parse_strict(data: bytes, *, where: str) -> Any:
     """Parse JSON from a source that may be hostile.
 
     Raises:
-        IntegrityError: Not UTF-8, not JSON, a duplicate key, a non-finite number, too deep or too large.
+        IntegrityError: Not UTF-8, not JSON, a duplicate key, a non-finite number, half a surrogate pair, too deep or
+            too large.
     """
     if len(data) > _MAX_BYTES:
         raise IntegrityError("A JSON file is implausibly large.", where=where, found=f"{len(data)} bytes")
 
     def refuse_constant(name: str) -> NoReturn:
         raise IntegrityError("A JSON file holds a number that is not finite.", where=where, found=name)
+
+    def finite_float(digits: str) -> float:
+        # "1e999" is valid JSON and reads as infinity.
+        value = float(digits)
+        return value if math.isfinite(value) else refuse_constant(digits)
 
     def unique_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         result = dict(pairs)
@@ -58,8 +65,17 @@ def parse_strict(data: bytes, *, where: str) -> Any:
         return result
 
     try:
-        value = json.loads(data.decode("utf-8"), object_pairs_hook=unique_object, parse_constant=refuse_constant)
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as cause:
+        value = json.loads(
+            data.decode("utf-8"),
+            object_pairs_hook=unique_object,
+            parse_constant=refuse_constant,
+            parse_float=finite_float,
+        )
+        # Half a surrogate pair can be escaped in JSON but never written as UTF-8, so it has no canonical form.
+        if b"\\u" in data:
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+    # ValueError: undecodable text, JSON that is none, and an integer of thousands of digits.
+    except (ValueError, RecursionError) as cause:
         raise IntegrityError("A file is not valid JSON.", where=where, found=str(cause)) from cause
     _check_depth(value, where)
     return value
