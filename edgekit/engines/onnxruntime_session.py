@@ -11,16 +11,21 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekit.core.environment import processor_name
+from edgekit.core.files import read_bytes, write_bytes
 from edgekit.engines.protocol import Availability, EngineInfo, EngineOutput
 from edgekit.errors import BadInputError, IntegrityError, UnavailableError
 
 if TYPE_CHECKING:
     import onnxruntime
 
-__all__ = ["SessionRunner", "SessionSettings", "onnxruntime_availability", "open_session"]
+__all__ = ["SessionRunner", "SessionSettings", "onnxruntime_availability", "open_session", "store_graph"]
 
 _INPUTS = {"image": "tensor(float)", "class_index": "tensor(int32)"}
 _OUTPUTS = ("logits", "attribution")
+
+# The key that starts every TensorProto.external_data, as protobuf writes it (length 8, then the text). ONNX Runtime
+# would look for the file it names in the working directory, and take whatever lies there for the weights.
+_EXTERNAL_DATA = b"\x08location"
 
 
 @dataclass(frozen=True)
@@ -66,11 +71,17 @@ def open_session(artifact: Path, settings: SessionSettings) -> SessionRunner:
     options.intra_op_num_threads = settings.threads
     level = ort.GraphOptimizationLevel
     options.graph_optimization_level = level.ORT_ENABLE_ALL if settings.optimise else level.ORT_DISABLE_ALL
-    # External data could name any file of the machine; an explained graph is one file.
     if not artifact.is_file():
         raise BadInputError("The engine file is missing.", where=str(artifact))
+    model = read_bytes(artifact)
+    if _EXTERNAL_DATA in model:
+        raise IntegrityError(
+            "The ONNX graph keeps weights in another file, which no digest of this one covers.",
+            where=str(artifact),
+            hint="save it as one file",
+        )
     try:
-        session = ort.InferenceSession(artifact.read_bytes(), options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as cause:  # onnxruntime raises its own types that share no public base
         raise IntegrityError(
             "ONNX Runtime cannot open the engine.", where=str(artifact), found=str(cause).splitlines()[0]
@@ -87,6 +98,28 @@ def open_session(artifact: Path, settings: SessionSettings) -> SessionRunner:
         },
     )
     return SessionRunner(session, info)
+
+
+def store_graph(graph: Path, artifact: Path, settings: SessionSettings) -> EngineInfo:
+    """Build for an engine whose artifact is the graph itself: store it, once it has shown that it opens.
+
+    Raises:
+        BadInputError: The graph cannot be opened, or is not an explained graph; nothing was written.
+        UnavailableError: onnxruntime is not here.
+    """
+    try:
+        with open_session(graph, settings) as runner:
+            info = runner.info
+    except IntegrityError as cause:
+        raise BadInputError(
+            f"The engine {settings.engine!r} cannot be built from this graph. {cause.message}",
+            where=cause.where,
+            expected=cause.expected,
+            found=cause.found,
+            hint=cause.hint,
+        ) from cause
+    write_bytes(artifact, read_bytes(graph))
+    return info
 
 
 def _check_signature(session: onnxruntime.InferenceSession, artifact: Path) -> None:
@@ -108,7 +141,7 @@ class SessionRunner:
     def __init__(self, session: Any, info: EngineInfo) -> None:
         self._session = session
         self._info = info
-        self._shape = tuple(session.get_inputs()[0].shape[1:])
+        self._shape = next(tuple(value.shape[1:]) for value in session.get_inputs() if value.name == "image")
 
     @property
     def info(self) -> EngineInfo:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgekit.core.files import read_bytes, write_bytes
-from edgekit.engines.onnxruntime_session import SessionSettings, onnxruntime_availability, open_session
+from edgekit.engines.onnxruntime_session import SessionSettings, onnxruntime_availability, open_session, store_graph
 from edgekit.engines.protocol import Availability, Engine, EngineInfo, EngineOptions, Runner
 
 __all__ = ["ENGINE", "ReferenceEngine"]
@@ -22,13 +21,14 @@ class ReferenceEngine:
 
     def build(self, graph: Path, artifact: Path) -> EngineInfo:
         """Store the graph as the artifact, after opening it once."""
-        write_bytes(artifact, read_bytes(graph))
-        with self.open(artifact, EngineOptions()) as runner:
-            return runner.info
+        return store_graph(graph, artifact, self._settings(EngineOptions()))
 
     def open(self, artifact: Path, options: EngineOptions) -> Runner:
         """Open an artifact."""
-        return open_session(artifact, SessionSettings(self.name, optimise=False, threads=options.threads or 1))
+        return open_session(artifact, self._settings(options))
+
+    def _settings(self, options: EngineOptions) -> SessionSettings:
+        return SessionSettings(self.name, optimise=False, threads=options.threads or 1)
 
 
 ENGINE: Engine = ReferenceEngine()
