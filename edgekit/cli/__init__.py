@@ -1,0 +1,1 @@
+"""The command line. Importing this loads nothing; `main` is the entry point."""

@@ -1,0 +1,75 @@
+"""`edgekit doctor`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from edgekit.cli.options import json_option
+from edgekit.cli.tables import print_json, render_facts, render_table, style_outcome
+from edgekit.errors import ExitCode
+
+if TYPE_CHECKING:
+    from edgekit.engines.installation import Installation
+
+__all__ = ["command"]
+
+_NVIDIA_SIDES = ("gpu", "tensorrt")
+
+
+@click.command("doctor")
+@json_option
+def command(as_json: bool) -> ExitCode:
+    """Say what is installed here, what is missing, and the command that adds it.
+
+    Exit code 0 when this machine can build or can run bundles, 5 when it can do neither. Nothing is installed or
+    changed, and no GPU is touched.
+    """
+    from edgekit.engines.installation import inspect_installation
+
+    installation = inspect_installation()
+    if as_json:
+        print_json(installation.to_dict())
+    else:
+        click.echo(_render(installation))
+    return ExitCode.OK if installation.usable else ExitCode.UNAVAILABLE
+
+
+def _render(installation: Installation) -> str:
+    plain = installation.to_dict()
+    facts = {name: plain[name] for name in ("edgekit", "python", "system", "machine", "processor")}
+    packages = {item.name: item for side in installation.sides for item in side.packages}
+    parts = [
+        render_facts({**facts, "NVIDIA driver": _yes(installation.nvidia_driver)}),
+        render_table(
+            ("side", "ready", "what for"),
+            [(side.name, _yes(side.ready), side.purpose) for side in installation.sides],
+        ),
+        render_table(
+            ("package", "accepted", "installed", "state"),
+            [
+                (item.name, item.bounds or "any", item.version or "-", item.problem or style_outcome("ok"))
+                for item in packages.values()
+            ],
+        ),
+        render_table(
+            ("engine", "runs here", "reason"),
+            [
+                (engine.name, _yes(engine.availability.available), engine.availability.reason)
+                for engine in installation.engines
+            ],
+        ),
+    ]
+    parts.extend(f"{style_outcome('problem')}: {item.message}\n  {item.remedy}" for item in installation.problems)
+    parts.extend(
+        "\n".join([f"To complete the {side.name} side ({'; '.join(side.missing)}):", f"  {side.command}"])
+        for side in installation.sides
+        # Where there is no NVIDIA driver, these would take the CPU runtime away and give nothing.
+        if not side.ready and (installation.nvidia_driver or side.name not in _NVIDIA_SIDES)
+    )
+    return "\n\n".join(parts)
+
+
+def _yes(holds: bool) -> str:
+    return style_outcome("yes" if holds else "no")

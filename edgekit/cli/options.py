@@ -1,0 +1,100 @@
+"""Options that several commands share, so that one name means one thing everywhere.
+
+Paths are handed on unchecked: the library opens them and says what is wrong, with the same words and exit code as
+for people who script.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+__all__ = [
+    "FILE",
+    "bundle_argument",
+    "calib_option",
+    "data_option",
+    "dry_run_option",
+    "json_option",
+    "model_argument",
+    "output_option",
+    "policy_option",
+    "quiet_option",
+    "recipe_option",
+    "seed_option",
+    "target_option",
+    "threads_option",
+]
+
+F = TypeVar("F", bound=Callable[..., Any])
+Decorator = Callable[[F], F]
+
+FILE = click.Path(path_type=Path)
+
+_LARGEST_SEED = 2**32 - 1
+
+
+def output_option(default: str | None, help: str) -> Decorator[Any]:  # noqa: A002 - click's own word
+    """`--output/-o PATH`; what it names and where it points by default differ from command to command."""
+    return click.option(
+        "-o",
+        "--output",
+        type=FILE,
+        default=default,
+        required=default is None,
+        show_default=default is not None,
+        help=help,
+    )
+
+
+model_argument: Decorator[Any] = click.argument("model", type=FILE)
+bundle_argument: Decorator[Any] = click.argument("bundle", type=FILE)
+
+target_option: Decorator[Any] = click.option(
+    "--target", default="cpu", show_default=True, metavar="NAME", help="Device to build for; see 'edgekit targets'."
+)
+data_option: Decorator[Any] = click.option(
+    "--data", type=FILE, required=True, metavar="DIR", help="Images: a folder per class, or a folder and labels file."
+)
+calib_option: Decorator[Any] = click.option(
+    "--calib", type=FILE, metavar="DIR", help="Images that the INT8 ranges are found on. [default: those of --data]"
+)
+recipe_option: Decorator[Any] = click.option(
+    "--recipe",
+    default="default",
+    show_default=True,
+    metavar="FILE|PRESET",
+    help="How to compress, calibrate and select.",
+)
+policy_option: Decorator[Any] = click.option(
+    "--policy",
+    metavar="FILE|PRESET",
+    help="Tolerance the verdict is given under, in place of the bundle's or the recipe's.",
+)
+seed_option: Decorator[Any] = click.option(
+    "--seed",
+    type=click.IntRange(0, _LARGEST_SEED),
+    default=0,
+    show_default=True,
+    help="Start of every random choice; the same seed gives the same files on the same machine.",
+)
+threads_option: Decorator[Any] = click.option(
+    "--threads",
+    type=click.IntRange(0),
+    default=0,
+    show_default="the runtime's choice",
+    metavar="N",
+    help="Threads the engine may use.",
+)
+dry_run_option: Decorator[Any] = click.option(
+    "--dry-run", is_flag=True, help="Check everything and say what would be done, without doing it."
+)
+json_option: Decorator[Any] = click.option(
+    "--json", "as_json", is_flag=True, help="Print the result as JSON on standard output."
+)
+quiet_option: Decorator[Any] = click.option(
+    "-q", "--quiet", is_flag=True, help="No progress on standard error; notes and errors remain."
+)
