@@ -1,0 +1,1 @@
+"""The device families edgekit builds for: one YAML file each, and its loader."""

@@ -1,0 +1,37 @@
+"""What a recipe may say about which candidate ships."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgekit.errors import BadInputError
+
+__all__ = ["SelectOptions"]
+
+
+@dataclass(frozen=True)
+class SelectOptions:
+    """When INT8 is worth shipping; otherwise the student's FP32 engine ships, and the report says why.
+
+    Attributes:
+        max_accuracy_drop: Largest accepted loss of INT8 against the same student in FP32, as a share of the golden
+            set's labelled samples (of agreement with the teacher where nothing is labelled), 0 to 1.
+        max_latency_ratio: Largest accepted median latency of INT8 over that of FP32, batch 1, above 0. At 1 a slower
+            INT8 does not ship.
+        latency_runs: Timed runs of each engine, after as many again for warming up, at least 5.
+    """
+
+    max_accuracy_drop: float = 0.01
+    max_latency_ratio: float = 1.0
+    latency_runs: int = 50
+
+    def __post_init__(self) -> None:
+        for holds, what, expected, found in (
+            (0 <= self.max_accuracy_drop <= 1, "max_accuracy_drop", "0 to 1", self.max_accuracy_drop),
+            (self.max_latency_ratio > 0, "max_latency_ratio", "above 0", self.max_latency_ratio),
+            (self.latency_runs >= 5, "latency_runs", "at least 5", self.latency_runs),
+        ):
+            if not holds:
+                raise BadInputError(
+                    f"A recipe value is out of range: select.{what}.", expected=expected, found=repr(found)
+                )
