@@ -210,7 +210,7 @@ def _cut_convolution(module: nn.Conv2d | nn.ConvTranspose2d, cut: LayerCut) -> N
         # Read before anything changes: the indices refer to the original layer.
         parts = _grouped_indices("", module, cut)
         weight = torch.cat([module.weight.detach()[list(rows)][:, list(columns)] for rows, columns in parts])
-        module.weight = nn.Parameter(weight, requires_grad=module.weight.requires_grad)
+        _replace(module, "weight", weight)
         module.groups = len(parts)
     else:
         # A transposed convolution stores [in, out, ...], an ordinary one [out, in, ...].
@@ -262,7 +262,12 @@ def _keep(module: nn.Module, name: str, axis: int, kept: tuple[int, ...] | None)
     tensor = getattr(module, name)
     if tensor is None or kept is None:
         return
-    sliced = tensor.detach().index_select(axis, torch.tensor(kept, device=tensor.device))
-    if isinstance(tensor, nn.Parameter):
-        sliced = nn.Parameter(sliced, requires_grad=tensor.requires_grad)
-    setattr(module, name, sliced)
+    _replace(module, name, tensor.detach().index_select(axis, torch.tensor(kept, device=tensor.device)))
+
+
+def _replace(module: nn.Module, name: str, value: torch.Tensor) -> None:
+    """Put `value` where the parameter or buffer was; a fixed weight kept as a buffer stays one."""
+    former = getattr(module, name)
+    if isinstance(former, nn.Parameter):
+        value = nn.Parameter(value, requires_grad=former.requires_grad)
+    setattr(module, name, value)
