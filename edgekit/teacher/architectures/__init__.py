@@ -1,0 +1,1 @@
+"""Built-in architectures: plain networks that weights of well-known sources load into, and the embedded demo's."""
