@@ -28,6 +28,51 @@ class CommandEntry:
 
 COMMANDS: Mapping[str, CommandEntry] = MappingProxyType(
     {
+        "build": CommandEntry(
+            "edgekit.cli.build:command",
+            "Compress a classifier, verify its maps on the engine that ships, and bundle it.",
+        ),
+        "demo": CommandEntry(
+            "edgekit.cli.demo:command",
+            "Run the main job on the embedded classifier: one build whose maps hold, and one whose maps do not.",
+        ),
+        "golden": CommandEntry(
+            "edgekit.cli.golden:command",
+            "Let the teacher answer and explain the held-out images that everything is compared on.",
+        ),
+        "compress": CommandEntry(
+            "edgekit.cli.compress:command", "Prune a classifier and fine-tune it with its map held to the teacher's."
+        ),
+        "export": CommandEntry(
+            "edgekit.cli.export:command",
+            "Write logits and map of a classifier as one ONNX graph, checked against torch on real images.",
+        ),
+        "calibrate": CommandEntry(
+            "edgekit.cli.calibrate:command",
+            "Find INT8 ranges for an exported graph and write them as a scale table and explicit Q/DQ nodes.",
+        ),
+        "verify": CommandEntry(
+            "edgekit.cli.verify:command",
+            "Run the engine on its golden set here and now, and judge its maps; the exit code is the verdict.",
+        ),
+        "bundle": CommandEntry(
+            "edgekit.cli.bundle:command",
+            "Choose among the verified engines of a build, write the report and pack the bundle.",
+        ),
+        "gate": CommandEntry(
+            "edgekit.cli.gate:command",
+            "Check a bundle's integrity and judge its stored scores; the exit code is the verdict.",
+        ),
+        "bench": CommandEntry(
+            "edgekit.cli.bench:command", "Measure the latency of a bundle's engine on this machine, FP32 beside INT8."
+        ),
+        "explain": CommandEntry(
+            "edgekit.cli.explain:command", "Answer one image with a bundle's engine and draw where it looked."
+        ),
+        "inspect": CommandEntry(
+            "edgekit.cli.inspect:command",
+            "Say what a file or folder is: a model, an ONNX graph, a bundle, a golden set or a stage.",
+        ),
         "doctor": CommandEntry(
             "edgekit.cli.doctor:command", "Say what is installed here, what is missing, and the command that adds it."
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,6 +14,7 @@ import torch
 
 from edgekit.attribution.spec import MapSpec
 from edgekit.core.canonical import JsonValue, write_json
+from edgekit.core.digests import digest_bytes
 from edgekit.core.files import write_bytes
 from edgekit.core.progress import NULL_OBSERVER, Observer
 from edgekit.core.stages import Stage, StageRecord, run_stage
@@ -22,7 +24,6 @@ from edgekit.export.onnx_graph import onnx_from_trace
 from edgekit.export.options import ExportOptions
 from edgekit.export.parity import check_parity, measure_parity
 from edgekit.export.trace import trace
-from edgekit.interface.card import InputSpec
 from edgekit.teacher.checkpoint import LoadedModel
 from edgekit.teacher.explain import explain
 from edgekit.teacher.loading import LoadOptions, load_model
@@ -38,12 +39,14 @@ _VERSION = 1
 
 
 class ParityImages(Protocol):
-    """Real images for the parity check."""
+    """Real images for the parity check, as network input."""
 
-    digests: tuple[str, ...]
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """SHA-256 of each image."""
 
-    def prepared(self, spec: InputSpec, count: int) -> npt.NDArray[np.float32]:
-        """Up to `count` images as network input, float32 [n, 3, H, W]."""
+    def batches(self, batch_size: int) -> Iterator[npt.NDArray[np.float32]]:
+        """Yield float32 [n, 3, H, W], n at most `batch_size`."""
 
 
 @dataclass(frozen=True)
@@ -127,8 +130,6 @@ def export(request: ExportRequest, destination: Path, observer: Observer = NULL_
 
 
 def _digest(images: ParityImages) -> str:
-    from edgekit.core.digests import digest_bytes
-
     return digest_bytes("\n".join(images.digests).encode())
 
 
@@ -138,8 +139,8 @@ def _export(request: ExportRequest, folder: Path) -> dict[str, Any]:
     explained = explained_onnx(loaded, method, use_closed_form=request.options.closed_form, opset=request.opset)
     graph_file = folder / GRAPH_NAME
     write_bytes(graph_file, explained.model.SerializeToString(deterministic=True))
-    images = request.images.prepared(loaded.card.input, request.options.parity_images)
-    if not len(images):
+    images = next(request.images.batches(request.options.parity_images), None)
+    if images is None:
         raise BadInputError("The parity check needs at least one image.", hint="give images with --data")
     parity = measure_parity(loaded.model, explained.map_spec.tap, method, graph_file, images)
     check_parity(parity, request.options.parity_tolerance)

@@ -17,7 +17,7 @@ from torch import nn
 
 from edgekit.errors import BadInputError
 
-__all__ = ["Tapped", "find_tap", "forward_with_tap", "head_from_tap", "resolve_tap"]
+__all__ = ["Tapped", "find_tap", "forward_with_tap", "head_from_tap", "resolve_tap", "tap_candidates"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,12 @@ def forward_with_tap(model: nn.Module, tap: str, images: torch.Tensor) -> Tapped
         BadInputError: The module does not exist, or did not run exactly once with a 4-D tensor as output.
     """
     seen: list[Any] = []
-    with _hooked(_module(model, tap), lambda _module, _inputs, output: seen.append(output)):
+
+    def keep(_module: nn.Module, _inputs: object, output: object) -> object:
+        seen.append(output)
+        return _copied(output)
+
+    with _hooked(_module(model, tap), keep):
         logits = model(images)
     if len(seen) != 1 or not isinstance(seen[0], torch.Tensor) or seen[0].dim() != 4:
         found = f"{len(seen)} calls" if len(seen) != 1 else f"an output of {_described(seen[0])}"
@@ -67,27 +72,26 @@ def head_from_tap(model: nn.Module, tap: str, images: torch.Tensor) -> Callable[
     module = _module(model, tap)
 
     def head(activation: torch.Tensor) -> torch.Tensor:
-        with _hooked(module, lambda _module, _inputs, _output: activation):
+        with _hooked(module, lambda _module, _inputs, _output: _copied(activation)):
             logits: torch.Tensor = model(images)
         return logits
 
     return head
 
 
-def find_tap(model: nn.Module, images: torch.Tensor) -> str:
-    """The last module whose output is a spatial feature map: the layer before pooling or flattening.
+def tap_candidates(model: nn.Module, images: torch.Tensor) -> dict[str, tuple[int, int, int]]:
+    """Every module a map could live on, in the order in which they run: name to channels, height and width.
 
-    Raises:
-        BadInputError: No module puts out a map with more than one cell.
+    Those are the modules that run once and put out a feature map of more than one cell.
     """
-    seen: list[str] = []
+    seen: dict[str, tuple[int, int, int]] = {}
     calls: dict[str, int] = {}
 
     def record(name: str) -> Callable[..., None]:
         def hook(_module: nn.Module, _inputs: object, output: object) -> None:
             calls[name] = calls.get(name, 0) + 1
             if isinstance(output, torch.Tensor) and output.dim() == 4 and output.shape[2] * output.shape[3] > 1:
-                seen.append(name)
+                seen[name] = (output.shape[1], output.shape[2], output.shape[3])
 
         return hook
 
@@ -98,7 +102,16 @@ def find_tap(model: nn.Module, images: torch.Tensor) -> str:
     finally:
         for handle in handles:
             handle.remove()
-    candidates = [name for name in seen if calls[name] == 1]
+    return {name: size for name, size in seen.items() if calls[name] == 1}
+
+
+def find_tap(model: nn.Module, images: torch.Tensor) -> str:
+    """The last module whose output is a spatial feature map: the layer before pooling or flattening.
+
+    Raises:
+        BadInputError: No module puts out a map with more than one cell.
+    """
+    candidates = tap_candidates(model, images)
     if not candidates:
         raise BadInputError(
             "The network has no spatial feature map for an attribution map to live on.",
@@ -106,7 +119,7 @@ def find_tap(model: nn.Module, images: torch.Tensor) -> str:
             found="none",
             hint="edgekit explains convolutional classifiers; a network of linear layers alone has no such map",
         )
-    return candidates[-1]
+    return list(candidates)[-1]
 
 
 def resolve_tap(model: nn.Module, requested: str | None, images: torch.Tensor) -> str:
@@ -135,6 +148,11 @@ def _module(model: nn.Module, tap: str) -> nn.Module:
         raise BadInputError(
             f"The network has no module {tap!r}.", expected="one of " + ", ".join(names[-12:]) + " or an earlier one"
         ) from cause
+
+
+def _copied(activation: Any) -> Any:
+    """What the network goes on with, so that a ReLU or addition in place behind the tap leaves the tap's own alone."""
+    return activation.clone() if isinstance(activation, torch.Tensor) else activation
 
 
 def _described(value: Any) -> str:

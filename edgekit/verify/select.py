@@ -24,6 +24,8 @@ class Candidate:
         agreement: Share of golden samples on which its top-1 is the teacher's.
         accuracy: On the labelled golden samples; None when there are none.
         latency_p50_ms: Median latency at batch 1 on this machine; None when it was not measured.
+        latency_ratio: Median over rounds of its latency to FP32's in the same round, which a machine that is slow for
+            a while does not change; None when it was not measured.
         bytes: Size of the artifact.
     """
 
@@ -32,6 +34,7 @@ class Candidate:
     agreement: float
     accuracy: float | None
     latency_p50_ms: float | None
+    latency_ratio: float | None
     bytes: int
 
 
@@ -62,6 +65,10 @@ class Selection:
     status: str
     judged: tuple[Judged, ...]
 
+    def ships(self, name: str) -> bool:
+        """True for the one candidate that is released; nothing ships from a build that was not."""
+        return self.status == "released" and name == self.chosen
+
     @property
     def reason(self) -> str:
         """Why the chosen one was chosen."""
@@ -72,7 +79,7 @@ class Selection:
         return {
             "chosen": self.chosen,
             "status": self.status,
-            "candidates": [item.to_dict(shipped=item.candidate.name == self.chosen) for item in self.judged],
+            "candidates": [item.to_dict(shipped=self.ships(item.candidate.name)) for item in self.judged],
         }
 
 
@@ -111,7 +118,7 @@ def _judge(candidate: Candidate, baseline: Candidate, options: SelectOptions) ->
 
 def _costs(candidate: Candidate, baseline: Candidate, options: SelectOptions) -> list[str]:
     costs = []
-    ratio = _latency_ratio(candidate, baseline)
+    ratio = candidate.latency_ratio
     if ratio is not None and ratio > options.max_latency_ratio:
         costs.append(
             f"it takes {ratio:.2f} times the latency of FP32 here, and the recipe allows {options.max_latency_ratio:g}"
@@ -129,19 +136,13 @@ def _gains(candidate: Candidate, baseline: Candidate) -> list[str]:
     if candidate is baseline:
         return []
     gains = []
-    ratio = _latency_ratio(candidate, baseline)
+    ratio = candidate.latency_ratio
     if ratio is not None:
         gains.append(f"{ratio:.2f} times the latency of FP32 here")
     gains.append(f"{candidate.bytes / max(baseline.bytes, 1):.2f} times its size")
     drop, measure = _quality_drop(candidate, baseline)
     gains.append(f"{100 * drop:+.1f} points of {measure} lost")
     return gains
-
-
-def _latency_ratio(candidate: Candidate, baseline: Candidate) -> float | None:
-    if not candidate.latency_p50_ms or not baseline.latency_p50_ms:
-        return None
-    return candidate.latency_p50_ms / baseline.latency_p50_ms
 
 
 def _quality_drop(candidate: Candidate, baseline: Candidate) -> tuple[float, str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from edgekit.bundle.golden import GoldenSet, read_golden
 from edgekit.core.canonical import write_json
@@ -28,6 +29,7 @@ from edgekit.verify.score import score_answers
 
 __all__ = [
     "EVIDENCE_NAME",
+    "LOGITS_NAME",
     "MAPS_NAME",
     "SCORES_NAME",
     "VERDICT_NAME",
@@ -42,6 +44,7 @@ SCORES_NAME = "scores.json"
 VERDICT_NAME = "verdict.json"
 EVIDENCE_NAME = "evidence.json"
 MAPS_NAME = "engine_maps.npy"
+LOGITS_NAME = "engine_logits.npy"
 _VERSION = 1
 
 
@@ -91,7 +94,10 @@ def verify_engine(request: VerifyRequest, golden: GoldenSet, observer: Observer 
 
 
 def write_verification(verification: Verification, folder: Path) -> None:
-    """Write scores, verdict, evidence and the engine's maps into `folder`."""
+    """Write scores, verdict, evidence and the engine's answers into `folder`.
+
+    `engine_maps.npy` is float32 [2, N, h, w]: the maps of the teacher's class, then those of the engine's own.
+    """
     write_json(folder / SCORES_NAME, scores_to_dict(verification.table))
     write_json(folder / VERDICT_NAME, verification.verdict.to_dict())
     write_json(
@@ -102,9 +108,15 @@ def write_verification(verification: Verification, folder: Path) -> None:
             "findings": [finding.to_dict() for finding in verification.findings],
         },
     )
+    answers = verification.answers
+    _write_array(folder / MAPS_NAME, np.stack([answers.maps, answers.own_maps]))
+    _write_array(folder / LOGITS_NAME, answers.logits)
+
+
+def _write_array(path: Path, array: npt.NDArray[np.float32]) -> None:
     buffer = io.BytesIO()
-    np.save(buffer, np.stack([verification.answers.maps, verification.answers.own_maps]), allow_pickle=False)
-    write_bytes(folder / MAPS_NAME, buffer.getvalue())
+    np.save(buffer, array, allow_pickle=False)
+    write_bytes(path, buffer.getvalue())
 
 
 def verify(request: VerifyRequest, destination: Path, observer: Observer = NULL_OBSERVER) -> StageRecord:

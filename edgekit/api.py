@@ -1,0 +1,288 @@
+"""The Python API: one function a stage under the name of its command, and `build` for all of them.
+
+    from edgekit import api
+    result = api.build("model.pt", data="images", target="cpu", output="edgekit-build")
+    print(result.verdict.outcome, result.folder)
+
+Everything heavy is imported when a function is called; `gate` and `verify` need numpy and a runtime only. All of them
+raise `edgekit.errors.EdgekitError` for what cannot be done; that maps did not hold is a result.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgekit.core.progress import NULL_OBSERVER, Observer
+
+if TYPE_CHECKING:
+    from edgekit.bench.options import LatencyOptions
+    from edgekit.bench.result import LatencyReport
+    from edgekit.config.recipe import Recipe
+    from edgekit.core.stages import StageRecord
+    from edgekit.pipeline.data import BuildData
+    from edgekit.pipeline.explain import Explanation
+    from edgekit.pipeline.inspect import Found
+    from edgekit.pipeline.release import BuildResult
+    from edgekit.policy.policy import Policy
+    from edgekit.policy.verdict import Verdict
+    from edgekit.teacher.checkpoint import LoadedModel
+    from edgekit.teacher.loading import LoadOptions
+    from edgekit.verify.stage import Verification
+
+__all__ = [
+    "bench",
+    "build",
+    "bundle",
+    "calibrate",
+    "compress",
+    "explain",
+    "export",
+    "gate",
+    "golden",
+    "inspect",
+    "verify",
+]
+
+PathLike = str | Path
+
+
+def build(  # noqa: PLR0913 - the main job's options, all by keyword
+    model: PathLike,
+    *,
+    data: PathLike,
+    target: str = "cpu",
+    output: PathLike = "edgekit-build",
+    calib: PathLike | None = None,
+    recipe: Recipe | None = None,
+    load: LoadOptions | None = None,
+    seed: int = 0,
+    observer: Observer = NULL_OBSERVER,
+) -> BuildResult:
+    """Run the main job; see `edgekit.pipeline.build`.
+
+    Raises:
+        EdgekitError: Something cannot be used or is not here. A build whose maps did not hold raises nothing: its
+            result has `manifest.status` "blocked".
+    """
+    from edgekit.config.recipe import Recipe
+    from edgekit.pipeline.build import BuildRequest
+    from edgekit.pipeline.build import build as run
+    from edgekit.teacher.loading import LoadOptions
+
+    request = BuildRequest(
+        model=Path(model),
+        data=Path(data),
+        output=Path(output),
+        recipe=recipe or Recipe(),
+        target=target,
+        load=load or LoadOptions(),
+        calib=None if calib is None else Path(calib),
+        seed=seed,
+    )
+    return run(request, observer)
+
+
+def golden(model: PathLike, data: PathLike, output: PathLike, **options: Any) -> StageRecord:
+    """Write the golden set of `model` on the held-out images of `data` to `output`.
+
+    Args:
+        model: The teacher's file.
+        data: Labelled images.
+        output: Folder to fill.
+        **options: calib, recipe, load, seed, observer, as for `build`.
+    """
+    from edgekit.teacher.golden import GoldenRequest
+    from edgekit.teacher.golden import golden as run
+
+    given = _Given(model, data, **options)
+    request = GoldenRequest(given.model, given.load, given.images.golden, given.recipe.export.method)
+    return run(request, Path(output), given.observer)
+
+
+def compress(model: PathLike, data: PathLike, output: PathLike, **options: Any) -> StageRecord:
+    """Write the student of `model`, trained on the training images of `data`, to `output`; options as for `golden`."""
+    from edgekit.compress.stage import CompressRequest
+    from edgekit.compress.stage import compress as run
+
+    given = _Given(model, data, **options)
+    train = given.images.train
+    request = CompressRequest(
+        model=given.model,
+        load=given.load,
+        data=train.for_training(given.loaded.card.input, given.observer) if train else None,
+        options=given.recipe.compress,
+        seed=given.seed,
+    )
+    return run(request, Path(output), given.observer)
+
+
+def export(model: PathLike, data: PathLike, output: PathLike, *, target: str = "cpu", **options: Any) -> StageRecord:
+    """Write the explained graph of `model` (teacher or student) to `output`; options as for `golden`."""
+    from edgekit.export.stage import ExportRequest
+    from edgekit.export.stage import export as run
+    from edgekit.targets.loader import resolve_target
+
+    given = _Given(model, data, **options)
+    request = ExportRequest(
+        model=given.model,
+        load=given.load,
+        images=given.images.calibration.prepared(given.loaded.card.input),
+        opset=resolve_target(target).opset,
+        options=given.recipe.export,
+    )
+    return run(request, Path(output), given.observer)
+
+
+def calibrate(  # noqa: PLR0913 - all but three by keyword
+    exported: PathLike,
+    calib: PathLike,
+    output: PathLike,
+    *,
+    target: str = "cpu",
+    recipe: Recipe | None = None,
+    seed: int = 0,
+    observer: Observer = NULL_OBSERVER,
+) -> StageRecord:
+    """Write scale table and Q/DQ graph for the folder `exported` that `export` filled, from the images in `calib`."""
+    from edgekit.calibrate.stage import CalibrateRequest
+    from edgekit.calibrate.stage import calibrate as run
+    from edgekit.config.recipe import Recipe
+    from edgekit.core.canonical import read_json
+    from edgekit.images.imageset import read_unlabelled, select_balanced
+    from edgekit.images.views import ImageView
+    from edgekit.interface.card import ModelCard
+    from edgekit.targets.loader import resolve_target
+
+    recipe = recipe or Recipe()
+    folder = Path(exported)
+    card = ModelCard.from_dict(read_json(folder / "interface.json")["card"], where=str(folder / "interface.json"))
+    found = read_unlabelled(Path(calib), max_corrupt_share=recipe.golden.max_corrupt_share, observer=observer)
+    chosen = select_balanced(found.items, recipe.calibrate.images, seed=seed)
+    request = CalibrateRequest(
+        graph=folder / "model.onnx",
+        images=ImageView(chosen).prepared(card.input),
+        number_format=resolve_target(target).number_format,
+        options=recipe.calibrate,
+    )
+    return run(request, Path(output), observer)
+
+
+def verify(path: PathLike, *, policy: Policy | None = None, observer: Observer = NULL_OBSERVER) -> Verification:
+    """Run a bundle's engine on its golden set, here and now, and judge its maps."""
+    from edgekit.bundle.open import open_bundle
+    from edgekit.verify.gate import bundle_policy
+    from edgekit.verify.stage import VerifyRequest, verify_engine
+
+    with open_bundle(Path(path)) as opened:
+        golden_set = opened.golden()
+        request = VerifyRequest(
+            engine=opened.manifest.engine,
+            artifact=opened.model_path,
+            golden=opened.folder / "golden",
+            policy=policy or bundle_policy(opened),
+        )
+        return verify_engine(request, golden_set, observer)
+
+
+def bundle(
+    build_dir: PathLike, *, target: str = "cpu", recipe: Recipe | None = None, observer: Observer = NULL_OBSERVER
+) -> BuildResult:
+    """Build, verify and time the engines of a build's folder where that is missing, and pack its bundle."""
+    from edgekit.config.documents import read_policy
+    from edgekit.config.recipe import Recipe
+    from edgekit.core.stages import read_record
+    from edgekit.pipeline.engines import EnginesRequest, engine_for, run_engines
+    from edgekit.pipeline.folders import BuildFolders
+    from edgekit.pipeline.release import ReleaseRequest, make_release
+    from edgekit.targets.loader import resolve_target
+
+    recipe = recipe or Recipe()
+    folders = BuildFolders(Path(build_dir))
+    chosen = resolve_target(target)
+    engine, policy = engine_for(chosen), read_policy(recipe.policy)
+    records = {
+        name: read_record(folder)
+        for name, folder in (
+            ("golden", folders.golden),
+            ("compress", folders.compress),
+            ("export", folders.export),
+            ("calibrate", folders.calibrate),
+        )
+    }
+    records |= run_engines(EnginesRequest(folders, engine, policy, recipe.select.latency_runs), observer)
+    return make_release(ReleaseRequest(folders, chosen.name, engine, recipe, policy, records), observer)
+
+
+def gate(path: PathLike, *, policy: Policy | None = None) -> Verdict:
+    """Check a bundle's integrity and judge its stored scores."""
+    from edgekit.bundle.open import open_bundle
+    from edgekit.verify.gate import gate as judge_bundle
+
+    with open_bundle(Path(path)) as opened:
+        return judge_bundle(opened, policy)
+
+
+def explain(bundle: PathLike, image: PathLike, output: PathLike, *, class_name: str | None = None) -> Explanation:
+    """Answer one image with a bundle's engine and write where it looked as a PNG to `output`."""
+    from edgekit.bundle.open import open_bundle
+    from edgekit.pipeline.explain import explain_image
+
+    with open_bundle(Path(bundle)) as opened:
+        return explain_image(opened, Path(image), Path(output), class_name)
+
+
+def bench(
+    bundle: PathLike, *, options: LatencyOptions | None = None, observer: Observer = NULL_OBSERVER
+) -> LatencyReport:
+    """Time a bundle's engine here, beside its FP32 graph where the bundle ships INT8."""
+    from edgekit.bench.latency import LatencySubject, measure_latency
+    from edgekit.bench.options import LatencyOptions
+    from edgekit.bundle.open import open_bundle
+    from edgekit.interface.preprocess import preprocess
+
+    options = options or LatencyOptions()
+    with open_bundle(Path(bundle)) as opened:
+        manifest, golden_set = opened.manifest, opened.golden()
+        subjects = {manifest.precision: LatencySubject(manifest.engine, opened.model_path)}
+        if manifest.precision != "fp32":
+            subjects["fp32"] = LatencySubject(manifest.engine, opened.reference_path)
+        # A small golden set is repeated: whole batches are timed.
+        wanted = [index % len(golden_set) for index in range(8 * options.batch)]
+        images = preprocess(golden_set.pixels[wanted], golden_set.card.input)
+        return measure_latency(subjects, images, options, observer)
+
+
+def inspect(path: PathLike, *, load: LoadOptions | None = None) -> Found:
+    """Say what a file or folder is."""
+    from edgekit.pipeline.inspect import inspect_path
+
+    return inspect_path(Path(path), load)
+
+
+class _Given:
+    """What the stages that read a model and images share."""
+
+    def __init__(  # noqa: PLR0913 - all but two by keyword
+        self,
+        model: PathLike,
+        data: PathLike,
+        *,
+        calib: PathLike | None = None,
+        recipe: Recipe | None = None,
+        load: LoadOptions | None = None,
+        seed: int = 0,
+        observer: Observer = NULL_OBSERVER,
+    ) -> None:
+        from edgekit.config.recipe import Recipe
+        from edgekit.pipeline.data import DataRequest, load_data
+        from edgekit.teacher.loading import LoadOptions, load_model
+
+        self.model = Path(model)
+        self.load = load or LoadOptions()
+        self.recipe = recipe or Recipe()
+        self.seed = seed
+        self.observer = observer
+        self.loaded: LoadedModel = load_model(self.model, self.load)
+        wanted = DataRequest.from_recipe(self.recipe, Path(data), None if calib is None else Path(calib), seed)
+        self.images: BuildData = load_data(wanted, self.loaded.card, observer)

@@ -1,0 +1,94 @@
+"""`edgekit build`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edgekit.cli.model_options import model_options
+from edgekit.cli.options import (
+    calib_option,
+    data_option,
+    dry_run_option,
+    json_option,
+    model_argument,
+    output_option,
+    policy_option,
+    quiet_option,
+    recipe_option,
+    seed_option,
+    target_option,
+    threads_option,
+)
+from edgekit.errors import ExitCode
+
+if TYPE_CHECKING:
+    from edgekit.teacher.loading import LoadOptions
+
+__all__ = ["command"]
+
+
+@click.command("build")
+@model_argument
+@target_option
+@data_option
+@calib_option
+@recipe_option
+@policy_option
+@output_option("edgekit-build", "Folder for the stages and the bundle; run again with the same one to go on.")
+@seed_option
+@threads_option
+@model_options
+@dry_run_option
+@quiet_option
+@json_option
+def command(
+    model: Path,
+    target: str,
+    data: Path,
+    calib: Path | None,
+    recipe: str,
+    policy: str | None,
+    output: Path,
+    seed: int,
+    threads: int,
+    load: LoadOptions,
+    dry_run: bool,
+    quiet: bool,
+    as_json: bool,
+) -> ExitCode:
+    """Compress a classifier, verify its maps on the engine that ships, and bundle it.
+
+    Runs golden, compress, export, calibrate, build, verify and bundle; what is unchanged since the last run is not
+    done again. The bundle goes to OUTPUT/release when the policy passed, else to OUTPUT/candidate, and the exit code
+    is the verdict: 0 pass, 1 fail, 6 inconclusive.
+    """
+    from dataclasses import replace
+
+    from edgekit.cli.progress import make_observer
+    from edgekit.cli.results import exit_code_of, print_plan, print_result
+    from edgekit.config.recipe import read_recipe
+    from edgekit.engines.protocol import EngineOptions
+    from edgekit.pipeline.build import BuildRequest, build, plan
+
+    chosen = read_recipe(recipe)
+    request = BuildRequest(
+        model=model,
+        data=data,
+        output=output,
+        recipe=chosen if policy is None else replace(chosen, policy=policy),
+        target=target,
+        load=load,
+        calib=calib,
+        seed=seed,
+        engine=EngineOptions(threads=threads),
+    )
+    with make_observer(quiet) as observer:
+        if dry_run:
+            print_plan(plan(request, observer), as_json=as_json)
+            return ExitCode.OK
+        result = build(request, observer)
+    print_result(result, as_json=as_json)
+    return exit_code_of(result)

@@ -1,0 +1,45 @@
+"""`edgekit gate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edgekit.cli.options import bundle_argument, json_option, policy_option
+from edgekit.errors import ExitCode
+
+__all__ = ["command"]
+
+
+@click.command("gate")
+@bundle_argument
+@policy_option
+@json_option
+def command(bundle: Path, policy: str | None, as_json: bool) -> ExitCode:
+    """Check a bundle's integrity and judge its stored scores; the exit code is the verdict.
+
+    Nothing is run: every byte is checked against the manifest, and the verdict is computed anew from the per-sample
+    scores under the bundle's policy, or under --policy. Exit code 0 pass, 1 fail, 4 damaged, 6 inconclusive. 'edgekit
+    verify' runs the engine again.
+    """
+    from edgekit.bundle.open import open_bundle
+    from edgekit.cli.tables import print_json
+    from edgekit.cli.verdicts import render_verdict
+    from edgekit.config.documents import read_policy
+    from edgekit.verify.gate import gate
+
+    demanded = None if policy is None else read_policy(policy)
+    with open_bundle(bundle) as opened:
+        verdict = gate(opened, demanded)
+        if as_json:
+            print_json(
+                {
+                    "bundle": opened.manifest.digest,
+                    "status": opened.manifest.status,
+                    "verdict": verdict.to_dict_in_words(),
+                }
+            )
+        else:
+            click.echo(render_verdict(verdict))
+    return verdict.exit_code

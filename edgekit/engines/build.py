@@ -1,0 +1,56 @@
+"""The build stage: turn an explained graph into the artifact that one engine ships."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgekit.core.environment import environment_print
+from edgekit.core.progress import NULL_OBSERVER, Observer
+from edgekit.core.stages import Stage, StageRecord, run_stage
+from edgekit.engines.registry import ENGINES
+
+__all__ = ["ARTIFACT_NAME", "BuildEngineRequest", "build_engine"]
+
+ARTIFACT_NAME = "model.onnx"
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class BuildEngineRequest:
+    """What is built.
+
+    Attributes:
+        engine: Registry name of the engine.
+        graph: The explained graph, FP32 or Q/DQ.
+        candidate: Name of the candidate, "int8" or "fp32", for people.
+    """
+
+    engine: str
+    graph: Path
+    candidate: str
+
+
+def build_engine(request: BuildEngineRequest, destination: Path, observer: Observer = NULL_OBSERVER) -> StageRecord:
+    """Build the artifact into `destination` and open it once, so that what cannot run is found here.
+
+    Raises:
+        BadInputError: The graph cannot be built for this engine.
+        UnavailableError: The engine's runtime is not here.
+    """
+    options = {"engine": request.engine, "candidate": request.candidate, "environment": environment_print()}
+    stage = Stage(f"build-{request.candidate}", _VERSION, options, {"graph": request.graph})
+
+    def body(folder: Path) -> Mapping[str, Any]:
+        artifact = folder / ARTIFACT_NAME
+        info = ENGINES.load(request.engine).build(request.graph, artifact)
+        size = artifact.stat().st_size
+        return {
+            "engine": info.to_dict(),
+            "bytes": size,
+            "summary": f"{request.candidate} for {info.engine} ({info.runtime}), {size / 1024:.0f} KiB",
+        }
+
+    return run_stage(stage, destination, body, observer)

@@ -1,0 +1,193 @@
+"""The main job: from a trained classifier and images to a gated bundle.
+
+    golden -> compress -> export -> calibrate -> build -> verify -> bundle
+
+Each stage is skipped when its inputs and options are unchanged, so the same command after a kill, or after a change
+of policy, does only what is missing. Everything that can be refused is refused before the first long stage.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from edgekit.compress.options import CompressOptions
+from edgekit.config.documents import read_policy
+from edgekit.config.recipe import Recipe, recipe_to_dict
+from edgekit.core.files import check_writable_directory
+from edgekit.core.progress import NULL_OBSERVER, Observer
+from edgekit.core.stages import StageRecord
+from edgekit.engines.protocol import EngineOptions
+from edgekit.pipeline.data import BuildData, DataRequest, load_data
+from edgekit.pipeline.engines import EnginesRequest, engine_for, run_engines
+from edgekit.pipeline.folders import BuildFolders
+from edgekit.pipeline.release import BuildResult, ReleaseRequest, make_release
+from edgekit.policy.policy import Policy
+from edgekit.targets.loader import Target, check_target_runs_here, resolve_target
+from edgekit.teacher.checkpoint import LoadedModel
+from edgekit.teacher.loading import LoadOptions, load_model
+
+__all__ = ["BuildRequest", "Plan", "build", "plan"]
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """What is built for what.
+
+    Attributes:
+        model: The teacher's file.
+        data: Labelled images.
+        output: Folder for stages and bundle.
+        recipe: How to build.
+        target: Target name.
+        load: How to load the model.
+        calib: Calibration images; None draws them from `data`.
+        seed: Of every random choice.
+        engine: How engines run.
+    """
+
+    model: Path
+    data: Path
+    output: Path
+    recipe: Recipe = field(default_factory=Recipe)
+    target: str = "cpu"
+    load: LoadOptions = field(default_factory=LoadOptions)
+    calib: Path | None = None
+    seed: int = 0
+    engine: EngineOptions = field(default_factory=EngineOptions)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A build that was checked as far as it can be without running a stage."""
+
+    request: BuildRequest
+    target: Target
+    engine: str
+    policy: Policy
+    teacher: LoadedModel
+    data: BuildData
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form, for --dry-run."""
+        sizes = {
+            "train": len(self.data.train) if self.data.train else 0,
+            "calibration": len(self.data.calibration),
+            "golden": len(self.data.golden),
+        }
+        return {
+            "target": self.target.to_dict(),
+            "engine": self.engine,
+            "policy": self.policy.to_dict(),
+            "recipe": recipe_to_dict(self.request.recipe),
+            "card": self.teacher.card.to_dict(),
+            "images": sizes,
+            "stages": ["golden", "compress", "export", "calibrate", "build", "verify", "bundle"],
+            "seed": self.request.seed,
+        }
+
+
+def plan(request: BuildRequest, observer: Observer = NULL_OBSERVER) -> Plan:
+    """Check everything that a build needs before it begins.
+
+    Raises:
+        BadInputError: Model, card, recipe, policy, images or output folder cannot be used.
+        UnavailableError: The target cannot be verified here, or no engine of it runs here.
+    """
+    target = resolve_target(request.target)
+    check_target_runs_here(target)
+    engine = engine_for(target)
+    policy = read_policy(request.recipe.policy)
+    check_writable_directory(request.output)
+    teacher = load_model(request.model, request.load)
+    wanted = DataRequest.from_recipe(request.recipe, request.data, request.calib, request.seed)
+    data = load_data(wanted, teacher.card, observer)
+    return Plan(request, target, engine, policy, teacher, data)
+
+
+def build(request: BuildRequest, observer: Observer = NULL_OBSERVER) -> BuildResult:
+    """Build, verify and bundle. That the maps did not hold is a result, with status "blocked", and no exception.
+
+    Raises:
+        EdgekitError: As `plan` and the stages.
+    """
+    checked = plan(request, observer)
+    folders = BuildFolders(request.output)
+    records = _student(checked, folders, observer)
+    records["calibrate"] = _calibrated(checked, folders, observer)
+    wanted = EnginesRequest(
+        folders=folders,
+        engine=checked.engine,
+        policy=checked.policy,
+        latency_runs=request.recipe.select.latency_runs,
+        options=request.engine,
+    )
+    records |= run_engines(wanted, observer)
+    return make_release(
+        ReleaseRequest(
+            folders=folders,
+            target=checked.target.name,
+            engine=checked.engine,
+            recipe=request.recipe,
+            policy=checked.policy,
+            records=records,
+        ),
+        observer,
+    )
+
+
+def _student(checked: Plan, folders: BuildFolders, observer: Observer) -> dict[str, StageRecord]:
+    """Stages that need torch: golden set, student, explained graph."""
+    from edgekit.compress.stage import STUDENT_NAME, CompressRequest, compress
+    from edgekit.export.stage import ExportRequest, export
+    from edgekit.teacher.golden import GoldenRequest, golden
+
+    request, recipe, data = checked.request, checked.request.recipe, checked.data
+    card = checked.teacher.card
+    golden_record = golden(
+        GoldenRequest(request.model, request.load, data.golden, recipe.export.method), folders.golden, observer
+    )
+    compress_record = compress(
+        CompressRequest(
+            model=request.model,
+            load=request.load,
+            data=data.train.for_training(card.input, observer) if data.train else None,
+            options=_for_target(recipe.compress, checked.target),
+            seed=request.seed,
+        ),
+        folders.compress,
+        observer,
+    )
+    export_record = export(
+        ExportRequest(
+            model=folders.compress / STUDENT_NAME,
+            load=LoadOptions(arch=checked.teacher.arch if ":" in checked.teacher.arch else None),
+            images=data.calibration.prepared(card.input),
+            opset=checked.target.opset,
+            options=recipe.export,
+        ),
+        folders.export,
+        observer,
+    )
+    return {"golden": golden_record, "compress": compress_record, "export": export_record}
+
+
+def _for_target(options: CompressOptions, target: Target) -> CompressOptions:
+    """Keep channels in multiples that suit both the recipe and the target."""
+    multiple = math.lcm(options.prune.round_to, target.channel_multiple)
+    return replace(options, prune=replace(options.prune, round_to=multiple))
+
+
+def _calibrated(checked: Plan, folders: BuildFolders, observer: Observer) -> StageRecord:
+    from edgekit.calibrate.stage import CalibrateRequest, calibrate
+    from edgekit.export.stage import GRAPH_NAME
+
+    wanted = CalibrateRequest(
+        graph=folders.export / GRAPH_NAME,
+        images=checked.data.calibration.prepared(checked.teacher.card.input),
+        number_format=checked.target.number_format,
+        options=checked.request.recipe.calibrate,
+    )
+    return calibrate(wanted, folders.calibrate, observer)

@@ -1,0 +1,63 @@
+"""Where a build keeps its stages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["CANDIDATES", "BuildFolders"]
+
+CANDIDATES = ("int8", "fp32")
+
+
+@dataclass(frozen=True)
+class BuildFolders:
+    """The folders below a build's output.
+
+    Attributes:
+        output: The folder given with --output.
+    """
+
+    output: Path
+
+    @property
+    def stages(self) -> Path:
+        """One folder a stage."""
+        return self.output / "stages"
+
+    @property
+    def golden(self) -> Path:
+        """The golden set."""
+        return self.stages / "golden"
+
+    @property
+    def compress(self) -> Path:
+        """The student's checkpoint and training history."""
+        return self.stages / "compress"
+
+    @property
+    def export(self) -> Path:
+        """The explained FP32 graph."""
+        return self.stages / "export"
+
+    @property
+    def calibrate(self) -> Path:
+        """Scale table and Q/DQ graph."""
+        return self.stages / "calibrate"
+
+    def engine(self, candidate: str) -> Path:
+        """The built artifact of one candidate."""
+        return self.stages / f"build-{candidate}"
+
+    def verify(self, candidate: str) -> Path:
+        """Scores and verdict of one candidate."""
+        return self.stages / f"verify-{candidate}"
+
+    @property
+    def latency(self) -> Path:
+        """Latency of the candidates, side by side."""
+        return self.stages / "latency"
+
+    def bundle(self, status: str) -> Path:
+        """Where the bundle goes: what was not released never stands under the name `release`."""
+        return self.output / ("release" if status == "released" else "candidate")

@@ -1,0 +1,177 @@
+"""What a path holds, told without being asked what it is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgekit.bundle.golden import GOLDEN_NAME, read_golden
+from edgekit.bundle.layout import MANIFEST
+from edgekit.bundle.open import open_bundle
+from edgekit.core.stages import RECORD_NAME, read_record
+from edgekit.errors import BadInputError
+from edgekit.interface.card import ModelCard
+from edgekit.teacher.loading import LoadOptions
+
+__all__ = ["Found", "Table", "inspect_path"]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A list of like things."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[object]]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found.
+
+    Attributes:
+        kind: "bundle", "golden set", "stage", "ONNX graph" or "model".
+        facts: Name to value.
+        tables: Lists that belong to it.
+    """
+
+    kind: str
+    facts: Mapping[str, object]
+    tables: tuple[Table, ...] = field(default=())
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form."""
+        tables = [[dict(zip(table.header, map(str, row), strict=True)) for row in table.rows] for table in self.tables]
+        return {"kind": self.kind, "facts": {name: str(value) for name, value in self.facts.items()}, "tables": tables}
+
+
+def inspect_path(path: Path, load: LoadOptions | None = None) -> Found:
+    """Look at `path`.
+
+    Raises:
+        BadInputError: It does not exist, or is none of the things edgekit knows.
+        IntegrityError: It is one of them, and damaged.
+    """
+    if not path.exists():
+        raise BadInputError("There is no such file or folder.", where=str(path))
+    if path.suffix == ".tar" or (path / MANIFEST).is_file():
+        return _bundle(path)
+    if (path / GOLDEN_NAME).is_file():
+        return _golden(path)
+    if (path / RECORD_NAME).is_file():
+        return _stage(path)
+    if path.is_dir():
+        raise BadInputError(
+            "The folder is nothing that edgekit made.",
+            where=str(path),
+            expected="a bundle, a golden set or a stage's folder",
+        )
+    if path.suffix == ".onnx":
+        return _onnx(path)
+    return _model(path, load or LoadOptions())
+
+
+def _card(card: ModelCard) -> dict[str, object]:
+    shown = ", ".join(card.classes[:8]) + (f", ... ({len(card.classes)})" if len(card.classes) > 8 else "")
+    spec = card.input
+    return {
+        "input": f"{spec.height}x{spec.width} {spec.channel_order}",
+        "normalisation": f"pixels / {spec.divisor:g}, mean {list(spec.mean)}, std {list(spec.std)}",
+        "task": card.task,
+        "classes": shown,
+    }
+
+
+def _bundle(path: Path) -> Found:
+    with open_bundle(path) as opened:
+        manifest = opened.manifest
+        spec = manifest.map_spec
+        facts: dict[str, object] = {
+            "status": manifest.status,
+            "digest": manifest.digest,
+            "target": manifest.target,
+            "engine": f"{manifest.engine}, {manifest.precision}",
+            "made with": f"edgekit {manifest.created_with}",
+            "map": f"{spec.method} {spec.height}x{spec.width} at {spec.tap}",
+            **_card(manifest.card),
+        }
+        rows = [(name, ref.size, ref.sha256[:12]) for name, ref in sorted(manifest.files.items())]
+    return Found("bundle", facts, (Table(("file", "bytes", "sha256"), rows),))
+
+
+def _golden(path: Path) -> Found:
+    golden = read_golden(path)
+    spec = golden.map_spec
+    facts: dict[str, object] = {
+        "samples": len(golden),
+        "teacher": golden.teacher,
+        "map": f"{spec.method} {spec.height}x{spec.width} at {spec.tap}",
+        "masks": "yes" if golden.masks is not None else "no",
+        **_card(golden.card),
+    }
+    return Found("golden set", facts)
+
+
+def _stage(path: Path) -> Found:
+    record = read_record(path)
+    rows = [(name, ref.size, ref.sha256[:12]) for name, ref in record.outputs.items()]
+    facts: dict[str, object] = {"stage": record.stage, "key": record.key}
+    facts |= {f"input {name}": digest for name, digest in record.inputs.items()}
+    facts |= {name: value for name, value in record.facts.items() if isinstance(value, (str, int, float))}
+    return Found("stage", facts, (Table(("file", "bytes", "sha256"), rows),))
+
+
+def _onnx(path: Path) -> Found:
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except (DecodeError, ValueError, OSError) as cause:
+        raise BadInputError("The file is not an ONNX model.", where=str(path), found=str(cause)) from cause
+
+    def described(value: onnx.ValueInfoProto) -> str:
+        kind = value.type.tensor_type
+        dims = ", ".join(dim.dim_param or str(dim.dim_value) for dim in kind.shape.dim)
+        return f"{value.name} {onnx.TensorProto.DataType.Name(kind.elem_type).lower()} [{dims}]"
+
+    outputs = [value.name for value in model.graph.output]
+    operators = Counter(node.op_type for node in model.graph.node)
+    facts: dict[str, object] = {
+        "explained": "yes" if outputs == ["logits", "attribution"] else "no: it does not answer logits and attribution",
+        "quantised": "yes" if "QuantizeLinear" in operators else "no",
+        "opset": ", ".join(f"{item.domain or 'ai.onnx'} {item.version}" for item in model.opset_import),
+        "inputs": "; ".join(described(value) for value in model.graph.input),
+        "outputs": "; ".join(described(value) for value in model.graph.output),
+        "bytes": path.stat().st_size,
+    }
+    return Found("ONNX graph", facts, (Table(("operator", "count"), operators.most_common()),))
+
+
+def _model(path: Path, load: LoadOptions) -> Found:
+    import torch
+
+    from edgekit.compress.cost import measure_cost
+    from edgekit.teacher.loading import load_model
+    from edgekit.teacher.tap import resolve_tap, tap_candidates
+
+    loaded = load_model(path, load)
+    shape = loaded.card.input.shape
+    probe = torch.rand((2, *shape), generator=torch.Generator().manual_seed(0))
+    cost = measure_cost(loaded.model, shape)
+    facts: dict[str, object] = {
+        "architecture": f"{loaded.arch} {dict(loaded.arguments) or ''}".rstrip(),
+        "pruned": "yes" if loaded.surgery is not None else "no",
+        "parameters": cost.parameters,
+        "multiply-accumulates": cost.macs,
+        **_card(loaded.card),
+        "tap": resolve_tap(loaded.model, loaded.card.tap, probe),
+        "sha256": loaded.digest,
+    }
+    rows = [
+        (name, f"{height}x{width}", channels)
+        for name, (channels, height, width) in tap_candidates(loaded.model, probe).items()
+    ]
+    return Found("model", facts, (Table(("possible tap", "map", "channels"), rows),))

@@ -1,0 +1,296 @@
+"""From verified candidates to a bundle: choose, report, pack.
+
+Everything is read back from what the stages wrote, so this is the same whether the stages ran a moment ago, on
+another day, or one by one by hand.
+"""
+
+from __future__ import annotations
+
+import io
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgekit.bench.result import PERCENTILES, LatencyReport, LatencyResult
+from edgekit.bundle import layout
+from edgekit.bundle.assemble import BundleRequest, bundle, contents_from_folder
+from edgekit.bundle.golden import GoldenSet, read_golden
+from edgekit.bundle.manifest import Manifest
+from edgekit.bundle.open import open_bundle
+from edgekit.bundle.pack import write_tar
+from edgekit.config.recipe import Recipe, recipe_to_dict
+from edgekit.core.canonical import dump_canonical, read_json
+from edgekit.core.digests import digest_bytes
+from edgekit.core.files import foreign_os_errors, read_bytes
+from edgekit.core.progress import NULL_OBSERVER, Observer
+from edgekit.core.stages import StageRecord
+from edgekit.engines.build import ARTIFACT_NAME
+from edgekit.errors import EdgekitError
+from edgekit.metrics.classification import accuracy
+from edgekit.metrics.scores import ScoreTable
+from edgekit.metrics.scores_io import read_scores
+from edgekit.pipeline.folders import CANDIDATES, BuildFolders
+from edgekit.pipeline.latency import LATENCY_NAME
+from edgekit.policy.policy import Policy
+from edgekit.policy.verdict import Verdict, judge
+from edgekit.report.data import CandidateSummary, ReportData
+from edgekit.report.write import write_report
+from edgekit.verify.select import Candidate, Judged, Selection, select
+from edgekit.verify.stage import EVIDENCE_NAME, LOGITS_NAME, MAPS_NAME, SCORES_NAME
+
+__all__ = ["BuildResult", "ReleaseRequest", "make_release"]
+
+
+@dataclass(frozen=True)
+class ReleaseRequest:
+    """What is released.
+
+    Attributes:
+        folders: Where the stages lie.
+        target: Target name.
+        engine: Registry name of the engine.
+        recipe: The resolved recipe.
+        policy: What is demanded.
+        records: What each stage did, by name.
+    """
+
+    folders: BuildFolders
+    target: str
+    engine: str
+    recipe: Recipe
+    policy: Policy
+    records: Mapping[str, StageRecord]
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """How a build ended.
+
+    Attributes:
+        folder: The bundle: `release/` when it was released, else `candidate/`.
+        manifest: Its manifest.
+        verdict: Of the engine in it.
+        selection: Which candidate that is, and why.
+        findings: What the diagnosis said about a mismatch, as text.
+        records: What each stage did, by name.
+    """
+
+    folder: Path
+    manifest: Manifest
+    verdict: Verdict
+    selection: Selection
+    findings: tuple[Mapping[str, Any], ...]
+    records: Mapping[str, StageRecord]
+
+    @property
+    def report(self) -> Path:
+        """The HTML report."""
+        return self.folder / layout.REPORT_HTML
+
+    @property
+    def archive(self) -> Path:
+        """The bundle as one file."""
+        return self.folder.with_suffix(".tar")
+
+
+@dataclass(frozen=True)
+class _Verified:
+    """One candidate as its stages left it."""
+
+    candidate: Candidate
+    table: ScoreTable
+    verdict: Verdict
+    evidence: Mapping[str, Any]
+
+
+def make_release(request: ReleaseRequest, observer: Observer = NULL_OBSERVER) -> BuildResult:
+    """Choose among the verified candidates and write the bundle, as a folder and as a tar file.
+
+    Raises:
+        BadInputError: A stage's files are missing.
+        IntegrityError: They are malformed.
+        UnavailableError: The disk is full.
+    """
+    observer.stage_started("bundle")
+    folders = request.folders
+    golden = read_golden(folders.golden)
+    latency_file = folders.latency / LATENCY_NAME
+    latency = LatencyReport.from_dict(read_json(latency_file), where=str(latency_file))
+    verified = {name: _verified(request, name, golden, latency) for name in CANDIDATES}
+    selection = select({name: item.candidate for name, item in verified.items()}, request.recipe.select)
+    chosen = verified[selection.chosen]
+    destination = folders.bundle(selection.status)
+    lineage = {name: record.key for name, record in request.records.items()}
+    lineage["teacher"] = golden.teacher
+    lineage["recipe"] = digest_bytes(dump_canonical(recipe_to_dict(request.recipe)))
+    manifest = _unchanged(destination, lineage, selection)
+    skipped = manifest is not None
+    if manifest is None:
+        manifest = _write(request, golden, selection, verified, latency, lineage, destination, observer)
+    _retire_other(folders, selection.status)
+    observer.stage_finished("bundle", skipped=skipped, seconds=0.0, summary=f"{selection.status}: {destination.name}/")
+    return BuildResult(
+        folder=destination,
+        manifest=manifest,
+        verdict=chosen.verdict,
+        selection=selection,
+        findings=tuple(chosen.evidence["findings"]),
+        records=request.records,
+    )
+
+
+def _verified(request: ReleaseRequest, name: str, golden: GoldenSet, latency: LatencyReport) -> _Verified:
+    folder = request.folders.verify(name)
+    table = read_scores(folder / SCORES_NAME, classes=len(golden.card.classes))
+    verdict = judge(request.policy, table)
+    labelled = accuracy(table.label, table.engine_class)
+    candidate = Candidate(
+        name=name,
+        outcome=verdict.outcome,
+        agreement=float(np.mean(table.agrees)),
+        accuracy=labelled.successes / labelled.total if labelled.total else None,
+        latency_p50_ms=latency.results[name].percentile_ms(50),
+        latency_ratio=latency.ratio(name, "fp32").median,
+        bytes=(request.folders.engine(name) / ARTIFACT_NAME).stat().st_size,
+    )
+    return _Verified(candidate, table, verdict, read_json(folder / EVIDENCE_NAME))
+
+
+def _unchanged(destination: Path, lineage: Mapping[str, str], selection: Selection) -> Manifest | None:
+    """The manifest of a bundle already made from these very stages, if it is sound."""
+    try:
+        with open_bundle(destination) as opened:
+            found = opened.manifest
+            stored = opened.read_json(layout.CANDIDATES)
+    except EdgekitError:
+        return None
+    same = dict(found.lineage) == dict(lineage) and stored == selection.to_dict()
+    return found if same and destination.with_suffix(".tar").is_file() else None
+
+
+def _write(  # noqa: PLR0913, PLR0917 - one call, one place: every part of a bundle
+    request: ReleaseRequest,
+    golden: GoldenSet,
+    selection: Selection,
+    verified: Mapping[str, _Verified],
+    latency: LatencyReport,
+    lineage: Mapping[str, str],
+    destination: Path,
+    observer: Observer,
+) -> Manifest:
+    folders, name = request.folders, selection.chosen
+    chosen = verified[name]
+    contents: dict[str, Path | bytes] = {
+        layout.MODEL: folders.engine(name) / ARTIFACT_NAME,
+        layout.POLICY: dump_canonical(request.policy.to_dict()),
+        layout.RECIPE: dump_canonical(recipe_to_dict(request.recipe)),
+        layout.LINEAGE: dump_canonical({stage: record.to_dict() for stage, record in request.records.items()}),
+        layout.SCORES: folders.verify(name) / SCORES_NAME,
+        layout.VERDICT: dump_canonical(chosen.verdict.to_dict()),
+        layout.LATENCY: dump_canonical(latency.to_dict()),
+        layout.CANDIDATES: dump_canonical(selection.to_dict()),
+        **contents_from_folder(layout.GOLDEN, folders.golden),
+    }
+    contents.pop(f"{layout.GOLDEN}/record.json")
+    if name == "int8":
+        contents[layout.SCALES] = folders.calibrate / "scales.json"
+        contents[layout.REFERENCE] = folders.engine("fp32") / ARTIFACT_NAME
+    with foreign_os_errors(destination, "write the report"):
+        scratch = Path(tempfile.mkdtemp(prefix="edgekit-report-"))
+    try:
+        write_report(_report_data(request, golden, selection, verified, latency), scratch)
+        contents |= contents_from_folder("report", scratch)
+        wanted = BundleRequest(
+            target=request.target,
+            engine=request.engine,
+            precision=name,
+            status=selection.status,
+            card=golden.card,
+            map_spec=golden.map_spec,
+            contents=contents,
+            lineage=lineage,
+        )
+        manifest = bundle(wanted, destination, observer)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    write_tar(destination, destination.with_suffix(".tar"))
+    return manifest
+
+
+def _report_data(
+    request: ReleaseRequest,
+    golden: GoldenSet,
+    selection: Selection,
+    verified: Mapping[str, _Verified],
+    latency: LatencyReport,
+) -> ReportData:
+    chosen = verified[selection.chosen]
+    answers = request.folders.verify(selection.chosen)
+    maps, own_maps = _array(answers / MAPS_NAME)
+    return ReportData(
+        title=f"{request.target}, {selection.chosen}",
+        target=request.target,
+        status=selection.status,
+        golden=golden,
+        table=chosen.table,
+        verdict=chosen.verdict,
+        findings=tuple(chosen.evidence["findings"]),
+        engine_maps=maps,
+        own_maps=own_maps,
+        candidates=tuple(
+            _summary(verified[item.candidate.name], item, shipped=selection.ships(item.candidate.name))
+            for item in selection.judged
+        ),
+        stages=tuple(request.records.values()),
+        latency={name: _percentiles(result) for name, result in latency.results.items()},
+        environment=chosen.evidence["environment"],
+        recipe=recipe_to_dict(request.recipe),
+        compression=request.records["compress"].facts,
+        engine=chosen.evidence["engine"],
+        engine_logits=_array(answers / LOGITS_NAME),
+    )
+
+
+def _array(path: Path) -> npt.NDArray[np.float32]:
+    array: npt.NDArray[np.float32] = np.load(io.BytesIO(read_bytes(path)), allow_pickle=False)
+    return array
+
+
+def _percentiles(result: LatencyResult) -> dict[str, float]:
+    return {f"p{percent}_ms": result.percentile_ms(percent) for percent in PERCENTILES} | {
+        "images_per_s": result.throughput
+    }
+
+
+def _summary(item: _Verified, judged: Judged, *, shipped: bool) -> CandidateSummary:
+    compared = item.table.compared
+    some = bool(compared.any())
+    means = {name: float(np.mean(row[compared])) if some else np.nan for name, row in item.table.metrics.items()}
+    candidate = item.candidate
+    return CandidateSummary(
+        name=candidate.name,
+        precision=candidate.name,
+        bytes=candidate.bytes,
+        outcome=candidate.outcome,
+        agreement=candidate.agreement,
+        accuracy=candidate.accuracy,
+        means=means,
+        latency_p50_ms=candidate.latency_p50_ms,
+        shipped=shipped,
+        reason=judged.reason,
+    )
+
+
+def _retire_other(folders: BuildFolders, status: str) -> None:
+    """Remove the bundle of an earlier run with another status: a blocked build must not leave a release standing."""
+    other = folders.bundle("blocked" if status == "released" else "released")
+    with foreign_os_errors(other, "remove the bundle of an earlier run"):
+        if other.is_dir():
+            shutil.rmtree(other)
+        other.with_suffix(".tar").unlink(missing_ok=True)

@@ -1,0 +1,91 @@
+"""The gate: is this bundle whole, and does its stored evidence show what the policy demands?
+
+Nothing is run here. The verdict is computed anew from the stored per-sample scores; what the bundle claims about
+itself is only compared with it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgekit.bundle.golden import GoldenSet
+from edgekit.bundle.layout import POLICY, SCORES, VERDICT
+from edgekit.bundle.open import Bundle
+from edgekit.errors import BadInputError, IntegrityError
+from edgekit.metrics.scores import ScoreTable
+from edgekit.metrics.scores_io import scores_from_dict
+from edgekit.policy.document import policy_from_dict
+from edgekit.policy.policy import Policy
+from edgekit.policy.verdict import Verdict, judge
+
+__all__ = ["bundle_policy", "bundle_scores", "gate"]
+
+_STATUS_OF_OUTCOME = {"pass": "released", "fail": "blocked", "inconclusive": "inconclusive"}
+
+
+def bundle_policy(bundle: Bundle) -> Policy:
+    """The policy stored in a bundle. Raises `IntegrityError` when it is malformed."""
+    where = str(bundle.path(POLICY))
+    try:
+        return policy_from_dict(bundle.read_json(POLICY), where=where)
+    except BadInputError as cause:
+        raise IntegrityError("The bundle's policy is malformed.", where=where, found=str(cause)) from cause
+
+
+def bundle_scores(bundle: Bundle, golden: GoldenSet) -> ScoreTable:
+    """The scores stored in a bundle.
+
+    Raises:
+        IntegrityError: They are malformed, or are not about this bundle's golden set.
+    """
+    where = str(bundle.path(SCORES))
+    table = scores_from_dict(bundle.read_json(SCORES), where=where)
+    same = (
+        table.sample == golden.digests
+        and np.array_equal(table.label, golden.labels)
+        and np.array_equal(table.teacher_class, golden.teacher_class)
+    )
+    if not same:
+        raise IntegrityError(
+            "The stored scores are about other samples than the golden set.",
+            where=where,
+            hint="run 'edgekit verify' to make new ones",
+        )
+    return table
+
+
+def gate(bundle: Bundle, policy: Policy | None = None) -> Verdict:
+    """Judge a bundle by its stored scores.
+
+    Args:
+        bundle: Opened, so every byte was already checked against the manifest.
+        policy: Judge under this one instead of the bundle's own.
+
+    Raises:
+        BadInputError: The bundle holds no evidence.
+        IntegrityError: The evidence does not belong to the bundle, or its stored verdict or status is not what its
+            own policy says about its own scores.
+    """
+    if SCORES not in bundle:
+        raise BadInputError(
+            "The bundle was never verified, so there is nothing to judge.",
+            where=str(bundle.folder),
+            hint="run 'edgekit verify' on the device it was built for",
+        )
+    table = bundle_scores(bundle, bundle.golden())
+    own = judge(bundle_policy(bundle), table)
+    if own.to_dict() != bundle.read_json(VERDICT):
+        raise IntegrityError(
+            "The stored verdict is not what the bundle's policy says about its scores.",
+            where=str(bundle.path(VERDICT)),
+            expected=own.outcome,
+            found=str(bundle.read_json(VERDICT).get("outcome")),
+        )
+    if bundle.manifest.status == "released" and own.outcome != "pass":
+        raise IntegrityError(
+            "The bundle calls itself released and its own evidence does not pass.",
+            where=str(bundle.folder),
+            expected=f"status {_STATUS_OF_OUTCOME[own.outcome]}",
+            found="status released",
+        )
+    return own if policy is None else judge(policy, table)
