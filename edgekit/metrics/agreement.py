@@ -31,8 +31,8 @@ from edgekit.metrics.states import map_states
 
 __all__ = ["METRICS", "AgreementScores", "Metric", "metric_named", "score_agreement"]
 
-# Cells compared at a time: 8 MiB for each temporary array, however many maps there are.
-_CHUNK_CELLS = 1 << 20
+# Cells compared at a time: 2 MiB for each temporary array, however many maps there are.
+_CHUNK_CELLS = 1 << 18
 
 
 @dataclass(frozen=True)

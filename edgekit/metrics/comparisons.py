@@ -115,8 +115,12 @@ def _window_mean(maps: _Rows, side: int) -> _Rows:
     """Mean over every window of `side` x `side` cells that lies inside the map."""
     rows = maps.shape[1] - side + 1
     columns = maps.shape[2] - side + 1
-    tall: _Rows = np.sum([maps[:, shift : shift + rows] for shift in range(side)], axis=0)
-    total: _Rows = np.sum([tall[:, :, shift : shift + columns] for shift in range(side)], axis=0)
+    tall = maps[:, :rows].copy()
+    for shift in range(1, side):
+        tall += maps[:, shift : shift + rows]
+    total = tall[:, :, :columns].copy()
+    for shift in range(1, side):
+        total += tall[:, :, shift : shift + columns]
     return total / (side * side)
 
 

@@ -1,4 +1,4 @@
-"""Ranks with ties, once, for rank correlation and for the area under a curve."""
+"""Ranks with ties."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def average_ranks(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     Returns:
         float64 [N, cells].
     """
-    order = np.argsort(rows, axis=1, kind="stable")
+    order = np.argsort(rows, axis=1)
     ordered = np.take_along_axis(rows, order, axis=1)
     place = np.broadcast_to(np.arange(rows.shape[1]), rows.shape)
     edge = ordered[:, 1:] != ordered[:, :-1]
