@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import copy
-import json
-from collections.abc import Callable
 from dataclasses import replace
 from itertools import permutations
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from edgekit.core.canonical import dump_canonical
 from edgekit.errors import ExitCode, IntegrityError
 from edgekit.metrics.agreement import METRICS
 from edgekit.metrics.scores import ScoreTable
@@ -32,7 +27,7 @@ from edgekit.policy.document import load_preset
 from edgekit.policy.evaluate import right_label_wrong_evidence
 from edgekit.policy.policy import Policy
 from edgekit.policy.result import ClauseResult
-from edgekit.policy.verdict import Verdict, judge
+from edgekit.policy.verdict import judge
 
 COSINE = ShareClause("cosine", 0.9, 0.95)
 
@@ -338,73 +333,6 @@ def test_explanations_are_rounded_away_from_claims() -> None:
     assert only(AccuracyDropClause(0.05), drop).explanation == "2 percentage points on 50 labelled samples"
     assert only(COSINE, table([1.0] * 58)).explanation.endswith("59 samples would decide if this share held")
     assert "no sample to judge by" in only(COSINE, table([])).explanation
-
-
-def some_verdict() -> Verdict:
-    scores = table(
-        [1.0] * 55 + [0.3, -1.0, NAN, NAN], own=[0.9] * 57 + [NAN, NAN], label=[0] * 59, teacher=[0] * 58 + [1]
-    )
-    return judge(load_preset("strict"), scores)
-
-
-def test_a_verdict_survives_storage_with_its_words() -> None:
-    verdict = some_verdict()
-    stored = json.loads(dump_canonical(verdict.to_dict()))
-    assert stored == verdict.to_dict()
-    assert Verdict.from_dict(stored, where="here") == verdict
-
-
-def test_words_are_beside_the_numbers_where_people_read_them() -> None:
-    verdict = some_verdict()
-    told = verdict.to_dict_in_words()
-    for entry, plain, result in zip(told["clauses"], verdict.to_dict()["clauses"], verdict.clauses, strict=True):
-        assert entry == plain | {"text": result.text, "explanation": result.explanation}
-        assert result.text
-        assert result.explanation
-
-
-EDITS: dict[str, Callable[[dict[str, Any]], Any]] = {
-    "outcome": lambda raw: raw.update(outcome="pass"),
-    "unknown outcome": lambda raw: raw.update(outcome="fine"),
-    "clause outcome": lambda raw: [entry.update(outcome="pass") for entry in raw["clauses"]],
-    "unknown clause outcome": lambda raw: raw["clauses"][0].update(outcome="fine"),
-    "clause removed": lambda raw: raw["clauses"].pop(),
-    "clauses null": lambda raw: raw.update(clauses=None),
-    "clause null": lambda raw: raw["clauses"].__setitem__(0, None),
-    "clause of another kind": lambda raw: raw["clauses"][0].update(kind="mean"),
-    "bound moved": lambda raw: raw["clauses"][0].update(bound=0.5),
-    "observed text": lambda raw: raw["clauses"][0].update(observed="0.99"),
-    "samples negative": lambda raw: raw["clauses"][0].update(samples=-1),
-    "worst true": lambda raw: raw["clauses"][0].update(worst=[True]),
-    "measured text": lambda raw: raw["clauses"][0].update(measured="yes"),
-    "key added to a clause": lambda raw: raw["clauses"][0].update(note="fine"),
-    "key removed from a clause": lambda raw: raw["clauses"][0].pop("lower"),
-    "key added": lambda raw: raw.update(note="fine"),
-    "key removed": lambda raw: raw.pop("states"),
-    "state removed": lambda raw: raw["states"].pop("both_zero"),
-    "state count": lambda raw: raw["states"].update(both_zero=0),
-    "state added": lambda raw: raw["states"].update(perfect=0),
-    "samples": lambda raw: raw.update(samples=1000),
-    "policy weakened away": lambda raw: raw["policy"].update(clauses=[]),
-    "policy unreadable": lambda raw: raw.update(policy="strict"),
-    "format": lambda raw: raw.update(format="edgekit.verdict/2"),
-}
-
-
-@pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
-def test_an_edited_verdict_is_refused(edit: Callable[[dict[str, Any]], Any]) -> None:
-    raw = json.loads(dump_canonical(some_verdict().to_dict()))
-    Verdict.from_dict(copy.deepcopy(raw), where="verdict.json")
-    edit(raw)
-    with pytest.raises(IntegrityError) as caught:
-        Verdict.from_dict(raw, where="verdict.json")
-    assert str(caught.value.where).startswith("verdict.json")
-
-
-@pytest.mark.parametrize("raw", [None, [], "pass", {}])
-def test_what_is_no_verdict_at_all_is_refused(raw: object) -> None:
-    with pytest.raises(IntegrityError, match="malformed"):
-        Verdict.from_dict(raw, where="verdict.json")
 
 
 def test_an_impossible_table_is_not_judged() -> None:
