@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from edgekit.errors import BadInputError
+from edgekit.errors import BadInputError, UnavailableError
 from edgekit.teacher.surgery import channel_counts
 
 __all__ = ["AxisLink", "ChannelGroup", "find_groups"]
@@ -92,9 +92,14 @@ def find_groups(model: nn.Module, shape: tuple[int, int, int]) -> tuple[ChannelG
 
     Raises:
         BadInputError: The graph cannot be traced.
+        UnavailableError: Torch-Pruning is not installed.
     """
-    import torch_pruning
-
+    try:
+        import torch_pruning
+    except ModuleNotFoundError as cause:
+        raise UnavailableError(
+            "Pruning needs the package 'torch-pruning', which is not installed.", hint="pip install 'edgekit[host]'"
+        ) from cause
     # Tracing follows gradients, switches modes and numbers the channels it sees: none of that on the caller's model.
     traced = copy.deepcopy(model).requires_grad_(True)
     generator = torch.Generator().manual_seed(0)

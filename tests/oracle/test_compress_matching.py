@@ -202,10 +202,10 @@ def test_term_is_a_cosine_loss_whatever_size_and_scale(
 
 @pytest.mark.parametrize("name", ["ewa", "swa", "sswa"])
 def test_gradient_of_the_term_equals_finite_differences_of_every_student_weight(name: str) -> None:
-    teacher, x = Toy(4, seed=0), images(3)
+    teacher, x = Toy(4, seed=0, size=3), images(3, size=3)
 
     def term(*values: torch.Tensor) -> torch.Tensor:
-        student = Toy(3, seed=1)
+        student = Toy(2, seed=1, size=3)
         names = [found for found, _ in student.named_parameters()]
         seen: list[torch.Tensor] = []
 
@@ -217,7 +217,9 @@ def test_gradient_of_the_term_equals_finite_differences_of_every_student_weight(
         loss = MATCHING.load(name)(MatchingOptions(loss=name))
         return loss(forward_with_tap(teacher, "tap", x), Tapped(logits, seen[-1]), generator()).value
 
-    weights = tuple(parameter.detach().clone().requires_grad_(True) for parameter in Toy(3, seed=1).parameters())
+    weights = tuple(
+        parameter.detach().clone().requires_grad_(True) for parameter in Toy(2, seed=1, size=3).parameters()
+    )
     assert torch.autograd.gradcheck(term, weights)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -16,7 +17,7 @@ from edgekit.compress.dependency import find_groups
 from edgekit.compress.equivalence import is_pure_removal, silenced_copy
 from edgekit.compress.options import PruneOptions
 from edgekit.compress.pruning import filter_norms, l1_importance, prune
-from edgekit.errors import BadInputError
+from edgekit.errors import BadInputError, UnavailableError
 from edgekit.teacher.architectures.registry import ARCHITECTURES
 from edgekit.teacher.surgery import LayerCut, Surgery, apply_surgery
 
@@ -437,6 +438,22 @@ def test_rate_zero_leaves_the_network_as_it_is() -> None:
     assert pruned.surgery == Surgery({})
     assert torch.equal(pruned.model(images()), model(images()))
     assert pruned.model is not model
+
+
+def test_missing_torch_pruning_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch_pruning", None)
+    with pytest.raises(UnavailableError, match="torch-pruning"):
+        prune(made(VggLike), PruneOptions(rate=0.3), SHAPE)
+
+
+def test_a_network_that_cannot_be_traced_is_an_error_with_its_own_reason() -> None:
+    class Broken(VggLike):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            raise RuntimeError("a reason of its own")
+
+    with pytest.raises(BadInputError, match="cannot be traced") as caught:
+        prune(made(Broken), PruneOptions(rate=0.3), SHAPE)
+    assert "a reason of its own" in (caught.value.found or "")
 
 
 def test_layers_that_cannot_be_cut_are_left_alone_with_a_reason() -> None:
