@@ -113,12 +113,29 @@ def recipe_from_dict(raw: Mapping[str, Any], *, where: str) -> Recipe:
 
     try:
         # Through JSON, because pydantic's strictness about Python values refuses lists where tuples are meant.
-        return adapter.validate_json(json.dumps(values))
+        recipe = adapter.validate_json(json.dumps(values))
+        _check_names(recipe)
     except ValidationError as cause:
         raise _explained(cause, where) from cause
     except BadInputError as cause:
         cause.where = cause.where or where
         raise
+    return recipe
+
+
+def _check_names(recipe: Recipe) -> None:
+    """Names that the stages would look up only after minutes of work."""
+    from edgekit.calibrate.calibrator import CALIBRATORS
+    from edgekit.teacher.methods.registry import METHODS
+
+    for key, name, registry in (
+        ("calibrate.method", recipe.calibrate.method, CALIBRATORS.names()),
+        ("export.method", recipe.export.method, METHODS.names()),
+    ):
+        if name not in registry:
+            raise BadInputError(
+                f"A recipe names nothing that is known: {key}.", expected=", ".join(registry), found=name
+            )
 
 
 def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:

@@ -6,11 +6,13 @@ import inspect
 import re
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import Any, get_type_hints
 
 from edgekit.config.recipe import RECIPE_FORMAT, Recipe, recipe_adapter
+from edgekit.core.canonical import write_json
 
-__all__ = ["recipe_schema"]
+__all__ = ["recipe_schema", "write_recipe_schema"]
 
 _ATTRIBUTE = re.compile(r"^    (?P<name>\w+): (?P<text>.+(?:\n {8}.+)*)", re.MULTILINE)
 
@@ -32,6 +34,11 @@ def recipe_schema() -> dict[str, Any]:
             node["properties"][name]["description"] = text
     schema["properties"] = {"format": {"const": RECIPE_FORMAT}, **schema["properties"]}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "edgekit recipe"}
+
+
+def write_recipe_schema(path: Path) -> None:
+    """Write the schema where editors find it: `calibration/recipe.schema.json` in the repository."""
+    write_json(path, recipe_schema())
 
 
 def _option_classes(cls: type) -> Iterator[type]:

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
+from edgekit.calibrate.formats import NUMBER_FORMATS
 from edgekit.config.documents import parse_yaml
 from edgekit.engines.registry import ENGINES
 from edgekit.errors import BadInputError, DefectError, UnavailableError
 
-__all__ = ["NUMBER_FORMATS", "Target", "check_target_runs_here", "resolve_target", "target_aliases", "target_names"]
+__all__ = ["Target", "check_target_runs_here", "resolve_target", "target_aliases", "target_names"]
 
-NUMBER_FORMATS = ("arm-s8s8", "x86-u8s8")
 _FORMAT = "edgekit.target/1"
 _ALIAS_FORMAT = "edgekit.target-alias/1"
 _KEYS = {
@@ -37,8 +37,8 @@ class Target:
         name: As `--target` takes it.
         title: For people.
         engines: Registry names of the engines that run there, the preferred first.
-        number_format: How INT8 is written: "x86-u8s8" (uint8 asymmetric activations) or "arm-s8s8" (int8
-            activations), int8 weights per channel in both.
+        number_format: How INT8 is written, a name in `edgekit.calibrate.formats`: "x86-u8s8" (uint8 asymmetric
+            activations) or "arm-s8s8" (int8 activations), int8 weights per channel in both.
         opset: ONNX opset of the graph.
         channel_multiple: Pruned layers keep a multiple of this many channels.
         machines: What `platform.machine()` says there, in lower case.

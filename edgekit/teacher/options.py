@@ -14,8 +14,8 @@ class GoldenOptions:
     """How the golden set is drawn.
 
     Attributes:
-        samples: At most this many images, class-balanced where labels are known. A verdict with 95 % confidence on a
-            share of 95 % needs 59 samples even when every one of them holds.
+        samples: At most this many of the held-out images, class-balanced; 0 for all. A verdict with 95 % confidence
+            on a share of 95 % needs 59 samples even when every one of them holds.
         max_corrupt_share: Share of the folder's images that may be unreadable before the stage stops, 0 to under 1.
     """
 
@@ -24,7 +24,7 @@ class GoldenOptions:
 
     def __post_init__(self) -> None:
         for holds, what, expected, found in (
-            (self.samples >= 1, "samples", "at least 1", self.samples),
+            (self.samples >= 0, "samples", "at least 0", self.samples),
             (0 <= self.max_corrupt_share < 1, "max_corrupt_share", "0 <= share < 1", self.max_corrupt_share),
         ):
             if not holds:

@@ -145,10 +145,12 @@ def test_further_mistakes_are_listed() -> None:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("golden.samples", 0),
+        ("golden.samples", -1),
         ("golden.max_corrupt_share", 1),
         ("compress.prune.rate", 1.0),
         ("compress.matching.loss", "swaa"),
+        ("calibrate.method", "minmx"),
+        ("export.method", "no-such-method"),
         ("compress.finetune.schedule", "step"),
         ("export.parity_tolerance", 0),
         ("calibrate.percentile", 49),

@@ -8,11 +8,11 @@ from dataclasses import replace
 
 import pytest
 
+from edgekit.calibrate.formats import NUMBER_FORMATS
 from edgekit.cli.main import run
 from edgekit.engines.registry import ENGINES
 from edgekit.errors import BadInputError, DefectError, UnavailableError
 from edgekit.targets.loader import (
-    NUMBER_FORMATS,
     check_target_runs_here,
     resolve_target,
     target_aliases,
