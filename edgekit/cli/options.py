@@ -14,6 +14,7 @@ import click
 
 __all__ = [
     "FILE",
+    "Decorator",
     "bundle_argument",
     "calib_option",
     "data_option",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,8 +11,10 @@ from edgekit.cli.tables import print_json, render_facts, render_table, style_out
 from edgekit.cli.verdicts import render_verdict
 from edgekit.core.stages import StageRecord
 from edgekit.errors import ExitCode
-from edgekit.pipeline.build import Plan
-from edgekit.pipeline.release import BuildResult
+
+if TYPE_CHECKING:
+    from edgekit.pipeline.build import Plan
+    from edgekit.pipeline.release import BuildResult
 
 __all__ = ["exit_code_of", "print_plan", "print_record", "print_result", "result_to_dict"]
 
