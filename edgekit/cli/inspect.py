@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from edgekit.cli.model_options import model_options
 from edgekit.cli.options import FILE, json_option
 from edgekit.errors import ExitCode
+
+if TYPE_CHECKING:
+    from edgekit.teacher.loading import LoadOptions
 
 __all__ = ["command"]
 
@@ -17,7 +21,7 @@ __all__ = ["command"]
 @click.argument("path", type=FILE)
 @model_options
 @json_option
-def command(path: Path, load: object, as_json: bool) -> ExitCode:
+def command(path: Path, load: LoadOptions, as_json: bool) -> ExitCode:
     """Say what a file or folder is: a model, an ONNX graph, a bundle, a golden set or a stage.
 
     For a model: architecture, parameters, multiply-accumulates, input, classes, and the modules whose output a map

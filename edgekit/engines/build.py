@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgekit.core.canonical import JsonValue
 from edgekit.core.environment import environment_print
 from edgekit.core.progress import NULL_OBSERVER, Observer
 from edgekit.core.stages import Stage, StageRecord, run_stage
@@ -40,7 +41,7 @@ def build_engine(request: BuildEngineRequest, destination: Path, observer: Obser
         BadInputError: The graph cannot be built for this engine.
         UnavailableError: The engine's runtime is not here.
     """
-    options = {"engine": request.engine, "candidate": request.candidate, "environment": environment_print()}
+    options: dict[str, JsonValue] = {"engine": request.engine, "candidate": request.candidate, "environment": environment_print()}
     stage = Stage(f"build-{request.candidate}", _VERSION, options, {"graph": request.graph})
 
     def body(folder: Path) -> Mapping[str, Any]:

@@ -77,7 +77,11 @@ def load_data(request: DataRequest, card: ModelCard, observer: Observer = NULL_O
     split = split_imageset(found)
     if split.duplicates:
         observer.noted(f"{split.duplicates} training images are also held-out images and were left out of training")
-    golden = select_balanced(split.held_out, request.golden_samples, seed=request.seed)
+    # One image counted twice would look like more evidence than there is.
+    held_out = tuple({item.digest: item for item in split.held_out}.values())
+    if len(held_out) < len(split.held_out):
+        observer.noted(f"{len(split.held_out) - len(held_out)} held-out images are copies of others and count once")
+    golden = select_balanced(held_out, request.golden_samples, seed=request.seed)
     if not golden:
         raise BadInputError(
             "No image is held out, so nothing could be verified.",

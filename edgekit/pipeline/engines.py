@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from edgekit.calibrate.names import QDQ_NAME
+from edgekit.calibrate.stage import MODEL_NAME
 from edgekit.core.progress import NULL_OBSERVER, Observer
 from edgekit.core.stages import StageRecord
 from edgekit.engines.build import ARTIFACT_NAME, BuildEngineRequest, build_engine
@@ -65,7 +65,7 @@ def run_engines(request: EnginesRequest, observer: Observer = NULL_OBSERVER) -> 
         EdgekitError: As the stages.
     """
     folders = request.folders
-    graphs = {"int8": folders.calibrate / QDQ_NAME, "fp32": folders.export / "model.onnx"}
+    graphs = {"int8": folders.calibrate / MODEL_NAME, "fp32": folders.export / "model.onnx"}
     artifacts = {name: folders.engine(name) / ARTIFACT_NAME for name in CANDIDATES}
     records = {}
     for name, graph in graphs.items():

@@ -125,7 +125,7 @@ def _stage(path: Path) -> Found:
 
 def _onnx(path: Path) -> Found:
     import onnx
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     try:
         model = onnx.load(str(path), load_external_data=False)

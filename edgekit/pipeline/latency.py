@@ -10,7 +10,7 @@ from typing import Any
 from edgekit.bench.latency import LatencySubject, measure_latency
 from edgekit.bench.options import LatencyOptions
 from edgekit.bundle.golden import read_golden
-from edgekit.core.canonical import write_json
+from edgekit.core.canonical import JsonValue, write_json
 from edgekit.core.environment import environment_print
 from edgekit.core.progress import NULL_OBSERVER, Observer
 from edgekit.core.stages import Stage, StageRecord, run_stage
@@ -56,7 +56,7 @@ def latency(request: LatencyRequest, destination: Path, observer: Observer = NUL
         iterations=-(-request.runs // _ROUNDS),
         threads=request.options.threads,
     )
-    options = {"engine": request.engine, "how": how.to_dict(), "environment": environment_print()}
+    options: dict[str, JsonValue] = {"engine": request.engine, "how": how.to_dict(), "environment": environment_print()}
     stage = Stage("latency", _VERSION, options, {**request.artifacts, "golden": request.golden})
 
     def body(folder: Path) -> Mapping[str, Any]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from edgekit.errors import DefectError
 from edgekit.verify.options import SelectOptions
 
-__all__ = ["Candidate", "Judged", "Selection", "select"]
+__all__ = ["Candidate", "Judged", "Selection", "Status", "select"]
+
+Status: TypeAlias = Literal["released", "blocked", "inconclusive"]
 
 _RANK = {"pass": 0, "inconclusive": 1, "fail": 2}
 
@@ -62,7 +64,7 @@ class Selection:
     """
 
     chosen: str
-    status: str
+    status: Status
     judged: tuple[Judged, ...]
 
     def ships(self, name: str) -> bool:
@@ -103,7 +105,7 @@ def select(candidates: Mapping[str, Candidate], options: SelectOptions) -> Selec
     if holding:
         return Selection(holding[0].candidate.name, "released", judged)
     best = min(judged, key=lambda item: _RANK[item.candidate.outcome])
-    status = "inconclusive" if best.candidate.outcome == "inconclusive" else "blocked"
+    status: Status = "inconclusive" if best.candidate.outcome == "inconclusive" else "blocked"
     return Selection(best.candidate.name, status, judged)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekit.bundle.golden import GoldenSet, read_golden
-from edgekit.core.canonical import write_json
+from edgekit.core.canonical import JsonValue, write_json
 from edgekit.core.environment import environment_print
 from edgekit.core.files import write_bytes
 from edgekit.core.progress import NULL_OBSERVER, Observer
@@ -128,7 +128,7 @@ def verify(request: VerifyRequest, destination: Path, observer: Observer = NULL_
         UnavailableError: The engine's runtime is not here.
         IntegrityError: The artifact is not an engine, or does not fit the golden set.
     """
-    options = {
+    options: dict[str, JsonValue] = {
         "engine": request.engine,
         "policy": request.policy.to_dict(),
         "run": asdict(request.options),
