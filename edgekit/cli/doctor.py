@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 _NVIDIA_SIDES = ("gpu", "tensorrt")
+_SHOWN = 3
 
 
 @click.command("doctor")
@@ -63,12 +64,17 @@ def _render(installation: Installation) -> str:
     ]
     parts.extend(f"{style_outcome('problem')}: {item.message}\n  {item.remedy}" for item in installation.problems)
     parts.extend(
-        "\n".join([f"To complete the {side.name} side ({'; '.join(side.missing)}):", f"  {side.command}"])
+        f"To complete the {side.name} side ({_some(side.missing)}):\n  {side.command}"
         for side in installation.sides
         # Where there is no NVIDIA driver, these would take the CPU runtime away and give nothing.
         if not side.ready and (installation.nvidia_driver or side.name not in _NVIDIA_SIDES)
     )
     return "\n\n".join(parts)
+
+
+def _some(reasons: tuple[str, ...]) -> str:
+    more = len(reasons) - _SHOWN
+    return "; ".join(reasons[:_SHOWN]) + (f"; and {more} more" if more > 0 else "")
 
 
 def _yes(holds: bool) -> str:

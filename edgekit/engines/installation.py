@@ -33,12 +33,14 @@ _DISTRIBUTION = "edgekit"
 _SIDES = {
     "device": "",
     "host": "host",
+    "images": "images",
     "gpu": "gpu",
     "tensorrt": "tensorrt",
 }
 _PURPOSES = {
     "device": "run, gate and verify bundles",
     "host": "compress, export, calibrate and build",
+    "images": "explain image files on a device",
     "gpu": "ONNX Runtime on NVIDIA GPUs",
     "tensorrt": "TensorRT engines",
 }
@@ -81,7 +83,7 @@ class SideState:
     """Whether one side of edgekit can work here.
 
     Attributes:
-        name: "device", "host", "gpu" or "tensorrt".
+        name: "device", "host", "images", "gpu" or "tensorrt".
         purpose: What the side is for.
         ready: True when nothing is missing.
         missing: What stands in the way, one reason each.
