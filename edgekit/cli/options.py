@@ -86,9 +86,8 @@ threads_option: Decorator[Any] = click.option(
     "--threads",
     type=click.IntRange(0),
     default=0,
-    show_default="the runtime's choice",
     metavar="N",
-    help="Threads the engine may use.",
+    help="Threads the engine may use; 0 leaves the choice to the runtime.",
 )
 dry_run_option: Decorator[Any] = click.option(
     "--dry-run", is_flag=True, help="Check everything and say what would be done, without doing it."
