@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,10 @@ def digest_path(path: Path) -> str:
         return digest_file(path)
     digest = hashlib.sha256(b"edgekit.tree/1\n")
     files = (item for item in path.rglob("*") if item.is_file() and not item.name.startswith(STAGING_PREFIX))
-    for item in sorted(files, key=lambda found: found.relative_to(path).as_posix()):
-        digest.update(f"{digest_file(item)} {item.relative_to(path).as_posix()}\n".encode())
+    names = sorted((os.fsencode(item.relative_to(path).as_posix()), item) for item in files)
+    for name, item in names:
+        # Closed by the one character that no file name holds, so that no name can play the part of two.
+        digest.update(digest_file(item).encode() + b" " + name + b"\0")
     return digest.hexdigest()
 
 
@@ -45,5 +48,6 @@ def digest_array(array: npt.NDArray[Any]) -> str:
     """SHA-256 over dtype, shape and C-ordered little-endian content, so equal arrays share one digest."""
     plain = np.ascontiguousarray(array)
     plain = plain.astype(plain.dtype.newbyteorder("<"), copy=False)
-    header = f"edgekit.array/1 {plain.dtype.str} {plain.shape}\n".encode()
+    # The shape as given: a contiguous copy of a single number has one axis.
+    header = f"edgekit.array/1 {plain.dtype.str} {array.shape}\n".encode()
     return digest_bytes(header + plain.tobytes())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ __all__ = [
 ]
 
 STAGING_PREFIX = ".edgekit-partial-"
+_RETIRED = ".old"
 
 
 @contextmanager
@@ -89,7 +91,7 @@ def atomic_directory(destination: Path) -> Iterator[Path]:
     """
     with foreign_os_errors(destination, "create a folder"):
         destination.parent.mkdir(parents=True, exist_ok=True)
-        for leftover in destination.parent.glob(f"{STAGING_PREFIX}*-{destination.name}"):
+        for leftover in _leftovers(destination):
             _remove(leftover)
         staging = destination.with_name(f"{STAGING_PREFIX}{os.getpid()}-{destination.name}")
         staging.mkdir()
@@ -101,15 +103,25 @@ def atomic_directory(destination: Path) -> Iterator[Path]:
         shutil.rmtree(staging, ignore_errors=True)
 
 
+def _leftovers(destination: Path) -> list[Path]:
+    # The whole name, so that work going on for "b-a" is not taken for what is left of "a".
+    name = re.compile(rf"{re.escape(STAGING_PREFIX)}\d+({re.escape(_RETIRED)})?-{re.escape(destination.name)}")
+    return [item for item in destination.parent.iterdir() if name.fullmatch(item.name)]
+
+
 def _move_over(staging: Path, destination: Path) -> None:
     if not destination.exists():
         staging.rename(destination)
         return
     # Two renames cannot be one atomic step. Killed between them, the destination is missing and the work is done
     # again, which is safe; the other order would leave a mixture, which is not.
-    retired = destination.with_name(f"{STAGING_PREFIX}{os.getpid()}-old-{destination.name}")
+    retired = destination.with_name(f"{STAGING_PREFIX}{os.getpid()}{_RETIRED}-{destination.name}")
     destination.rename(retired)
-    staging.rename(destination)
+    try:
+        staging.rename(destination)
+    except OSError:
+        retired.rename(destination)
+        raise
     _remove(retired)
 
 

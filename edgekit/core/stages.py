@@ -16,9 +16,9 @@ from typing import Any
 from edgekit import __version__
 from edgekit.core.canonical import JsonValue, dump_canonical, parse_strict, read_json, write_json
 from edgekit.core.digests import digest_bytes, digest_file, digest_path
-from edgekit.core.files import atomic_directory
+from edgekit.core.files import atomic_directory, foreign_os_errors
 from edgekit.core.progress import NULL_OBSERVER, Observer
-from edgekit.errors import IntegrityError
+from edgekit.errors import BadInputError, IntegrityError
 
 __all__ = ["RECORD_NAME", "FileRef", "Stage", "StageRecord", "read_record", "run_stage"]
 
@@ -94,6 +94,8 @@ def run_stage(
 ) -> StageRecord:
     """Run `body` unless `destination` already holds its result.
 
+    A finished stage replaces its folder as a whole, so a folder with anything else in it is refused before `body` runs.
+
     Args:
         stage: Name, options and inputs.
         destination: The folder the stage fills; replaced as a whole.
@@ -102,6 +104,9 @@ def run_stage(
 
     Returns:
         The record, also stored as `record.json` in `destination`.
+
+    Raises:
+        BadInputError: An input cannot be read, or `destination` holds something other than a stage's result.
     """
     observer.stage_started(stage.name)
     begun = time.monotonic()
@@ -120,6 +125,7 @@ def run_stage(
             stage.name, skipped=True, seconds=time.monotonic() - begun, summary=str(finished.facts.get("summary", ""))
         )
         return finished
+    _check_replaceable(destination)
     with atomic_directory(destination) as staging:
         # Round-tripped so that the record of a fresh run and one read back compare equal.
         facts = parse_strict(dump_canonical(dict(body(staging))), where="facts")
@@ -168,6 +174,21 @@ def read_record(folder: Path) -> StageRecord:
         if digest_file(target) != ref.sha256:
             raise IntegrityError("A file of a finished stage was changed.", where=str(target))
     return record
+
+
+def _check_replaceable(destination: Path) -> None:
+    """Somebody's own files must not be replaced by a result."""
+    with foreign_os_errors(destination, "use the output folder"):
+        if not destination.exists() or (destination / RECORD_NAME).is_file():
+            return
+        if destination.is_dir() and not any(destination.iterdir()):
+            return
+    raise BadInputError(
+        "The place for a stage's result holds something else, which would be lost.",
+        where=str(destination),
+        expected="an empty folder, an earlier result, or nothing yet",
+        hint="choose another place with --output, or remove what is there",
+    )
 
 
 def _finished_record(destination: Path, key: str) -> StageRecord | None:
