@@ -1,0 +1,119 @@
+"""What a report is made from: everything the pipeline knows at the end, already computed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from edgekit.bundle.golden import GoldenSet
+from edgekit.core.stages import StageRecord
+from edgekit.errors import DefectError
+from edgekit.metrics.scores import ScoreTable
+from edgekit.policy.verdict import Verdict
+
+__all__ = ["STATUSES", "CandidateSummary", "ReportData", "Status"]
+
+Status: TypeAlias = Literal["released", "blocked", "inconclusive"]
+STATUSES: tuple[Status, ...] = get_args(Status)
+
+
+@dataclass(frozen=True)
+class CandidateSummary:
+    """A measured engine that could have shipped.
+
+    Attributes:
+        name: Such as "int8"; also its key in `ReportData.latency`.
+        precision: "int8" or "fp32".
+        bytes: Size of the artifact.
+        outcome: Of its verdict: "pass", "fail" or "inconclusive".
+        agreement: Share of golden samples on which its top-1 is the teacher's, 0 to 1.
+        accuracy: On the labelled golden samples, 0 to 1; None when there are none.
+        means: Metric name to the mean over the samples compared; NaN where none was.
+        latency_p50_ms: Median latency at batch 1, milliseconds; None when it was not measured.
+        shipped: True for the one in the bundle.
+        reason: Why it ships or does not, in words.
+        latency_ratio: Its latency over FP32's, above 0, as the bench found it round by round; None leaves the ratio
+            of the two medians, which a machine that was slow for a while distorts.
+    """
+
+    name: str
+    precision: str
+    bytes: int
+    outcome: str
+    agreement: float
+    accuracy: float | None
+    means: Mapping[str, float]
+    latency_p50_ms: float | None
+    shipped: bool
+    reason: str
+    latency_ratio: float | None = None
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """One build, ready to be told.
+
+    Attributes:
+        title: What was built, such as the model's name.
+        target: Name of the target.
+        status: Of the bundle; "released" only with a verdict that passes.
+        golden: The inputs and the teacher's answers.
+        table: The shipped engine's scores on them.
+        verdict: What the policy says about those scores.
+        findings: What the diagnosis found: fault, text, before and after each.
+        engine_maps: float32 [N, h, w], the engine's maps of the teacher's top-1.
+        own_maps: float32 [N, h, w], the engine's maps of its own top-1.
+        candidates: Every engine that was measured; at most one shipped.
+        stages: Records of the stages, in order.
+        latency: Candidate name to its latencies at batch 1: "p50", "p90" and "p99" in milliseconds ("p50_ms" and so on
+            are read too), other numbers and words shown as they are; None when nothing was measured.
+        environment: `core.environment.environment_print` of the machine that measured.
+        recipe: The resolved recipe, JSON-ready.
+        compression: The compress stage's facts: "before" and "after" with "parameters" and "macs" each, or "skipped".
+        engine: `EngineInfo.to_dict` of the engine that was verified; empty when it is not known.
+        engine_logits: float32 [N, classes], the engine's; None leaves its probabilities out.
+    """
+
+    title: str
+    target: str
+    status: Status
+    golden: GoldenSet
+    table: ScoreTable
+    verdict: Verdict
+    findings: tuple[Mapping[str, Any], ...]
+    engine_maps: npt.NDArray[np.float32]
+    own_maps: npt.NDArray[np.float32]
+    candidates: tuple[CandidateSummary, ...]
+    stages: tuple[StageRecord, ...]
+    latency: Mapping[str, Mapping[str, Any]] | None
+    environment: Mapping[str, Any]
+    recipe: Mapping[str, Any]
+    compression: Mapping[str, Any]
+    engine: Mapping[str, Any] = field(default_factory=dict)
+    engine_logits: npt.NDArray[np.float32] | None = None
+
+    def __post_init__(self) -> None:
+        golden = self.golden
+        logits = golden.logits if self.engine_logits is None else self.engine_logits
+        for holds, what, expected, found in (
+            (self.status in STATUSES, "status", ", ".join(STATUSES), self.status),
+            (
+                self.status != "released" or self.verdict.outcome == "pass",
+                "status",
+                "a verdict that passes behind a release",
+                self.verdict.outcome,
+            ),
+            (self.verdict.samples == len(self.table), "verdict", f"{len(self.table)} samples", self.verdict.samples),
+            (self.table.sample == golden.digests, "score table", "the samples of the golden set", "other ones"),
+            (self.engine_maps.shape == golden.maps.shape, "maps", golden.maps.shape, self.engine_maps.shape),
+            (self.own_maps.shape == golden.maps.shape, "own maps", golden.maps.shape, self.own_maps.shape),
+            (logits.shape == golden.logits.shape, "logits", golden.logits.shape, logits.shape),
+        ):
+            if not holds:
+                raise DefectError(
+                    f"A report cannot be made: its {what} does not fit.", expected=str(expected), found=str(found)
+                )
