@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgekit.attribution.spec import MapSpec
-from edgekit.bundle import layout
+from edgekit.bundle import layout, pack
 from edgekit.bundle.assemble import BundleRequest, bundle, contents_from_folder
 from edgekit.bundle.golden import GoldenSet, write_golden
 from edgekit.bundle.manifest import STATUSES, Manifest
@@ -171,6 +171,22 @@ def test_a_damaged_bundle_is_not_packed(request_int8: BundleRequest, tmp_path: P
     with pytest.raises(IntegrityError, match="was changed"):
         write_tar(tmp_path / "release", tmp_path / "release.tar")
     assert not (tmp_path / "release.tar").exists()
+
+
+def test_a_file_that_changes_while_it_is_packed(
+    request_int8: BundleRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = bundle(request_int8, tmp_path / "release")
+
+    def checked_too_early(folder: Path) -> Manifest:
+        (folder / layout.POLICY).write_bytes(b"policy.jsoN")
+        return manifest
+
+    monkeypatch.setattr(pack, "check_folder", checked_too_early)
+    before = set(tmp_path.iterdir())
+    with pytest.raises(IntegrityError, match="while it was packed"):
+        write_tar(tmp_path / "release", tmp_path / "release.tar")
+    assert set(tmp_path.iterdir()) == before
 
 
 def test_tarfile_reads_what_we_write(request_int8: BundleRequest, tmp_path: Path) -> None:
