@@ -97,13 +97,13 @@ class _HeadReader:
             step = self._only_user(node)
             if step is None or step.op != "call_function":
                 return None
-            if not pooled:
+            if step.target in _IDENTITIES:
+                pass
+            elif not pooled:
                 if not self._is_global_mean(step, node):
                     return None
                 pooled = True
-            elif step.target in _IDENTITIES or self._is_flatten(step):
-                pass
-            else:
+            elif not self._is_flatten(step):
                 return self._linear(step, node)
             node = step
 

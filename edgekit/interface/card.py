@@ -86,6 +86,8 @@ class ModelCard:
             )
         if not all(isinstance(name, str) and name for name in self.classes):
             raise BadInputError("The card's class names cannot be used.", expected="non-empty text for every class")
+        if not (self.tap is None or (isinstance(self.tap, str) and self.tap)):
+            raise BadInputError("The card's tap cannot be used.", expected="the name of a module", found=repr(self.tap))
         if self.task not in TASKS:
             raise BadInputError("The card names an unknown task.", expected=" or ".join(TASKS), found=repr(self.task))
 

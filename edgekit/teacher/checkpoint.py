@@ -8,8 +8,9 @@ followed when the user named the very same factory.
 from __future__ import annotations
 
 import io
-import pickle
-import zipfile
+import re
+import sys
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +28,10 @@ from edgekit.teacher.surgery import Surgery
 __all__ = ["FORMAT", "LoadedModel", "read_tensor_file", "save_checkpoint"]
 
 FORMAT = "edgekit.checkpoint/1"
-# Zip entries carry the archive's base name; a fixed one keeps equal checkpoints equal byte for byte.
-_ARCHIVE_NAME = "checkpoint"
+# What torch's restricted unpickler says about a class or function that it was told to refuse.
+_REFUSED_GLOBAL = re.compile(r"GLOBAL (\S+)")
+# Since protocol 2 a pickle opens with this byte, which no text does.
+_PICKLE_START = b"\x80"
 
 
 @dataclass(frozen=True)
@@ -60,12 +63,33 @@ def save_checkpoint(path: Path, loaded: LoadedModel) -> str:
         "arguments": dict(loaded.arguments),
         "card": loaded.card.to_dict(),
         "surgery": None if loaded.surgery is None else loaded.surgery.to_dict(),
-        "state_dict": {name: tensor.detach().contiguous() for name, tensor in loaded.model.state_dict().items()},
+        # Copies: a tensor that looks into a larger or shared storage would bring all of that storage with it, and
+        # two equal models would not give equal files.
+        "state_dict": {
+            name: tensor.detach().clone(memory_format=torch.contiguous_format)
+            for name, tensor in loaded.model.state_dict().items()
+        },
     }
     buffer = io.BytesIO()
-    torch.save(content, buffer)
+    torch.save(_with_one_text_each(content), buffer)
     write_bytes(path, buffer.getvalue())
     return digest_file(path)
+
+
+def _with_one_text_each(value: Any) -> Any:
+    """The same content in which equal texts are one object.
+
+    A pickle writes an object once and refers back to it afterwards. Without this, bytes would depend on which equal
+    texts happened to be one object, which differs between a model that was just made and one that was loaded.
+    """
+    if isinstance(value, str):
+        return sys.intern(str(value))
+    if isinstance(value, Mapping):
+        return {_with_one_text_each(key): _with_one_text_each(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        items = [_with_one_text_each(item) for item in value]
+        return tuple(items) if isinstance(value, tuple) else items
+    return value
 
 
 def read_tensor_file(path: Path) -> dict[str, Any]:
@@ -81,9 +105,12 @@ def read_tensor_file(path: Path) -> dict[str, Any]:
     if path.suffix == ".safetensors":
         return _read_safetensors(data, path)
     try:
-        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as cause:
-        raise _not_a_checkpoint(path, cause) from cause
+        with warnings.catch_warnings():
+            # Advice to people who write pickles; whoever reads one is told by the error.
+            warnings.simplefilter("ignore")
+            content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as cause:  # torch's reader raises nearly anything on bytes that are not what it expects
+        raise _not_a_checkpoint(data, path, cause) from cause
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise BadInputError(
             "The model file holds something other than a checkpoint or state dict.",
@@ -94,22 +121,35 @@ def read_tensor_file(path: Path) -> dict[str, Any]:
     return content
 
 
-def _not_a_checkpoint(path: Path, cause: Exception) -> BadInputError:
-    reason = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
-    if isinstance(cause, pickle.UnpicklingError) and "Unsupported" in str(cause):
+def _not_a_checkpoint(data: bytes, path: Path, cause: Exception) -> BadInputError:
+    refused = _REFUSED_GLOBAL.search(str(cause))
+    if refused or (data.startswith(_PICKLE_START) and "Unsupported operand" in str(cause)):
         return BadInputError(
             "The model file is a pickle that needs code to be run, which edgekit does not do.",
             where=str(path),
             expected="a state dict or an edgekit checkpoint",
-            found=reason,
+            found=f"it asks for {refused[1]}" if refused else "instructions that plain tensors do not need",
             hint="save model.state_dict() instead of the model and pass --arch package.module:factory",
         )
+    is_pointer = data.startswith(b"version https://git-lfs")
     return BadInputError(
         "The model file cannot be read.",
         where=str(path),
         expected="an edgekit checkpoint, a state dict saved with torch.save, or a .safetensors file",
-        found=reason,
+        found=_described(data),
+        hint="it is a Git LFS pointer: run 'git lfs pull' to fetch the file itself" if is_pointer else None,
     )
+
+
+def _described(data: bytes) -> str:
+    if not data:
+        return "an empty file"
+    if data.startswith(b"PK"):
+        return f"a zip archive of {len(data)} bytes that is damaged, cut off or something else"
+    opening = data[:64].decode("ascii", errors="replace")
+    if all(character.isprintable() or character.isspace() for character in opening) and "\ufffd" not in opening:
+        return f"a text file that begins with {opening.splitlines()[0][:40]!r}"
+    return f"{len(data)} bytes that are none of these"
 
 
 def _read_safetensors(data: bytes, path: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from edgekit.core.digests import digest_file
-from edgekit.errors import BadInputError
+from edgekit.errors import BadInputError, EdgekitError
 from edgekit.interface.card import ModelCard
 from edgekit.teacher.architectures.registry import ARCHITECTURES
 from edgekit.teacher.checkpoint import FORMAT, LoadedModel, read_tensor_file
@@ -114,20 +114,24 @@ def _construct(arch: str, arguments: Mapping[str, Any]) -> nn.Module:
         module_name, _, attribute = arch.partition(":")
         try:
             factory = getattr(import_module(module_name), attribute)
-        except (ImportError, AttributeError, ValueError) as cause:
+        except Exception as cause:  # importing runs the user's own code, which may raise anything
             raise BadInputError(
                 "The architecture cannot be imported.",
                 where=arch,
-                found=str(cause),
+                found=f"{type(cause).__name__}: {cause}",
                 hint="run from the folder that holds the module, or install its package",
             ) from cause
     else:
         factory = ARCHITECTURES.load(arch)
     try:
         model = factory(**arguments)
-    except TypeError as cause:
+    except EdgekitError:
+        raise
+    except Exception as cause:  # a factory is anybody's code, and its arguments come from a file
         raise BadInputError(
-            "The architecture does not accept its arguments.", where=arch, found=f"{dict(arguments)}: {cause}"
+            "The architecture does not accept its arguments.",
+            where=arch,
+            found=f"{dict(arguments)}: {type(cause).__name__}: {cause}",
         ) from cause
     if not isinstance(model, nn.Module):
         raise BadInputError(
@@ -162,6 +166,11 @@ def _load_weights(model: nn.Module, state: dict[str, torch.Tensor], path: Path) 
         for name in wanted
         if name in state and state[name].shape != wanted[name].shape
     ]
+    differences += [
+        f"{name}: {_kind(state[name])} in the file, {_kind(wanted[name])} in the network"
+        for name in wanted
+        if name in state and _kind(state[name]) != _kind(wanted[name])
+    ]
     if differences:
         more = f"; and {len(differences) - _SHOWN} more" if len(differences) > _SHOWN else ""
         prefixed = all(name.startswith("module.") for name in state)
@@ -183,11 +192,20 @@ def _load_weights(model: nn.Module, state: dict[str, torch.Tensor], path: Path) 
     model.load_state_dict(state, strict=False)
 
 
+def _kind(tensor: torch.Tensor) -> str:
+    # Precisions of one kind convert into each other; integers read as weights are somebody's quantised network.
+    if tensor.is_complex():
+        return "complex numbers"
+    return "floating-point numbers" if tensor.is_floating_point() else "whole numbers"
+
+
 def _card(stored: Any, options: LoadOptions, path: Path) -> ModelCard:
     if not isinstance(stored, Mapping):
         raise BadInputError("The checkpoint's card is malformed.", where=str(path))
     merged = {**stored, **{key: value for key, value in options.card.items() if key != "input"}}
     own_input = stored.get("input") or {}
+    if not isinstance(own_input, Mapping):
+        raise BadInputError("The checkpoint's card is malformed.", where=str(path), found="an input that is no mapping")
     merged["input"] = {**own_input, **dict(options.card.get("input", {}))}
     if not merged["input"] or "classes" not in merged:
         raise BadInputError(
@@ -206,12 +224,12 @@ def _finished(loaded: LoadedModel, path: Path) -> LoadedModel:
     try:
         with torch.no_grad():
             answer = model(probe)
-    except (RuntimeError, ValueError, TypeError, IndexError) as cause:
+    except Exception as cause:  # a forward pass is anybody's code
         raise BadInputError(
             "The network does not accept the card's input.",
             where=str(path),
             expected=f"to run on float32 {[2, *loaded.card.input.shape]}",
-            found=str(cause).splitlines()[0],
+            found=(str(cause).strip() or type(cause).__name__).splitlines()[0],
         ) from cause
     wanted = (2, len(loaded.card.classes))
     if not isinstance(answer, torch.Tensor) or tuple(answer.shape) != wanted:
