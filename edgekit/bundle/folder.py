@@ -14,7 +14,7 @@ from edgekit.core.files import foreign_os_errors, read_bytes
 from edgekit.core.stages import FileRef
 from edgekit.errors import BadInputError, IntegrityError
 
-__all__ = ["MAX_MANIFEST_BYTES", "check_folder", "not_a_bundle"]
+__all__ = ["MAX_MANIFEST_BYTES", "check_content", "check_folder", "check_own_file", "not_a_bundle"]
 
 MAX_MANIFEST_BYTES = 4 * 1024 * 1024
 
