@@ -62,7 +62,7 @@ class ReportData:
         target: Name of the target.
         status: Of the bundle; "released" only with a verdict that passes.
         golden: The inputs and the teacher's answers.
-        table: The shipped engine's scores on them.
+        table: The judged engine's scores on them.
         verdict: What the policy says about those scores.
         findings: What the diagnosis found: fault, text, before and after each.
         engine_maps: float32 [N, h, w], the engine's maps of the teacher's top-1.
@@ -76,6 +76,7 @@ class ReportData:
         compression: The compress stage's facts: "before" and "after" with "parameters" and "macs" each, or "skipped".
         engine: `EngineInfo.to_dict` of the engine that was verified; empty when it is not known.
         engine_logits: float32 [N, classes], the engine's; None leaves its probabilities out.
+        judged: Name of the candidate whose scores these are; None takes the one that shipped.
     """
 
     title: str
@@ -95,10 +96,12 @@ class ReportData:
     compression: Mapping[str, Any]
     engine: Mapping[str, Any] = field(default_factory=dict)
     engine_logits: npt.NDArray[np.float32] | None = None
+    judged: str | None = None
 
     def __post_init__(self) -> None:
         golden = self.golden
         logits = golden.logits if self.engine_logits is None else self.engine_logits
+        names = [item.name for item in self.candidates]
         for holds, what, expected, found in (
             (self.status in STATUSES, "status", ", ".join(STATUSES), self.status),
             (
@@ -109,6 +112,7 @@ class ReportData:
             ),
             (self.verdict.samples == len(self.table), "verdict", f"{len(self.table)} samples", self.verdict.samples),
             (self.table.sample == golden.digests, "score table", "the samples of the golden set", "other ones"),
+            (self.judged in (None, *names), "judged candidate", ", ".join(names), self.judged),
             (self.engine_maps.shape == golden.maps.shape, "maps", golden.maps.shape, self.engine_maps.shape),
             (self.own_maps.shape == golden.maps.shape, "own maps", golden.maps.shape, self.own_maps.shape),
             (logits.shape == golden.logits.shape, "logits", golden.logits.shape, logits.shape),

@@ -50,6 +50,7 @@ def report_document(data: ReportData, selection: SampleSelection) -> dict[str, A
         "target": data.target,
         "status": data.status,
         "headline": headline(data),
+        "judged": data.judged or next((item.name for item in data.candidates if item.shipped), None),
         "measured_on": measured_on(data),
         "model": {
             "card": golden.card.to_dict(),

@@ -31,11 +31,12 @@ LARGEST_CLASS_TABLE = 60
 _STAGE_WORDS: Mapping[str, str] = MappingProxyType(
     {
         "golden": "The teacher answers held-out images once; its maps are the yardstick.",
-        "compress": "Channels are pruned, and the student is fine-tuned with its map held to the teacher's.",
+        "compress": "Channels are pruned, and what is left is fine-tuned: the student.",
         "export": "Network and map become one ONNX graph, checked against the original.",
         "calibrate": "Value ranges are measured, and the INT8 graph is written with explicit quantisation.",
         "build": "The engine is made for the target.",
         "verify": "The engine answers the golden set; answers and maps are scored and judged.",
+        "latency": "The engines are timed side by side, one image at a time.",
         "bundle": "Engine, evidence and report become one folder with a checksum for every file.",
     }
 )

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_report_example import Case, example_report
 
@@ -32,6 +32,7 @@ def test_ticks_enclose_in_equal_round_steps(low: float, extent: float, steps: in
 
 
 @pytest.mark.parametrize("name", sorted(METRICS))
+@settings(max_examples=40)
 @given(data=st.data())
 def test_a_histogram_counts_every_value_once_and_like_numpy(name: str, data: st.DataObject) -> None:
     metric = METRICS[name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -53,7 +54,14 @@ class Case:
 
 def example_report(case: Case | None = None, policy: Policy | None = None, **changed: Any) -> ReportData:
     """A report over drawn shapes. `changed` replaces fields of the result."""
-    case = case or Case()
+    values = _made_up(case or Case(), policy or load_preset("lenient"))
+    if "candidates" in changed:
+        values = values | {"judged": None}
+    return ReportData(**(values | changed))
+
+
+@cache
+def _made_up(case: Case, policy: Policy) -> dict[str, Any]:
     rng = np.random.default_rng(7)
     golden = _golden(case, rng)
     logits = golden.logits + rng.normal(0, 0.3, golden.logits.shape).astype(np.float32)
@@ -66,10 +74,9 @@ def example_report(case: Case | None = None, policy: Policy | None = None, **cha
         engine_maps[3, 2, 2:4] = np.nan
         own_maps[1], own_maps[3] = engine_maps[1], engine_maps[3]
     table = scores(golden, logits, engine_maps, own_maps)
-    policy = policy or load_preset("lenient")
     verdict = judge(policy, table)
     status = {"pass": "released", "fail": "blocked"}.get(verdict.outcome, "inconclusive")
-    values: dict[str, Any] = {
+    return {
         "title": "shapes-resnet",
         "target": "cpu",
         "status": status,
@@ -105,8 +112,8 @@ def example_report(case: Case | None = None, policy: Policy | None = None, **cha
             "details": {"providers": ["CPUExecutionProvider"], "threads": 0, "graph_optimisation": True},
         },
         "engine_logits": logits,
+        "judged": "int8",
     }
-    return ReportData(**(values | changed))
 
 
 def scores(
@@ -190,7 +197,7 @@ def _candidates(table: ScoreTable, outcome: str) -> tuple[CandidateSummary, ...]
     }
     shared = {"agreement": float(np.mean(table.agrees)), "accuracy": 0.94, "means": means}
     return (
-        CandidateSummary("int8", "int8", 162_344, outcome, **shared, latency_p50_ms=0.412, shipped=True,
+        CandidateSummary("int8", "int8", 162_344, outcome, **shared, latency_p50_ms=0.412, shipped=outcome == "pass",
                          reason="holds: its verdict is pass; 0.44 times the latency of FP32 here; 0.29 times its size"),
         CandidateSummary("fp32", "fp32", 551_201, outcome, **shared, latency_p50_ms=0.934, shipped=False,
                          reason="holds: its verdict is pass"),

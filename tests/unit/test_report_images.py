@@ -185,7 +185,7 @@ def test_a_sheet_survives_long_and_hostile_class_names() -> None:
     names = ("<b>" + "x" * 100_000, "two\nlines\r\n\t\x00", "\u202egnp", "bar")
     data = example_report(Case(classes=names, samples=8))
     plain = example_report(Case(samples=8))
-    hostile, usual = (decoded(comparison_sheet(each.golden, each.engine_maps, [0, 1, 2, 3])) for each in (data, plain))
+    hostile, usual = (decoded(comparison_sheet(each.golden, each.engine_maps, [0, 1])) for each in (data, plain))
     assert hostile.shape == usual.shape
 
 

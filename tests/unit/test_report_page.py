@@ -9,10 +9,12 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from functools import cache
 from html.parser import HTMLParser
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -184,12 +186,17 @@ CASES = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=sorted(CASES))
-def report(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Page, Any, str, ReportData]:
-    data = CASES[request.param]()
-    return (*written(data, tmp_path_factory.mktemp("report")), data)
+@cache
+def made(name: str) -> tuple[Page, Any, str, ReportData]:
+    """Each case once: tests run in a random order, which would make a module's fixtures again and again."""
+    data = CASES[name]()
+    with TemporaryDirectory() as folder:
+        return (*written(data, Path(folder)), data)
+
+
+@pytest.fixture(params=sorted(CASES))
+def report(request: pytest.FixtureRequest) -> tuple[Page, Any, str, ReportData]:
+    return made(request.param)
 
 
 Report = tuple[Page, Any, str, ReportData]
@@ -341,6 +348,7 @@ def test_hostile_words_stay_words(tmp_path: Path) -> None:
         golden=replace(data.golden, names=tuple(f"{HOSTILE}{index}.png" for index in range(len(data.golden)))),
         stages=tuple(replace(record, stage=HOSTILE, facts={"summary": HOSTILE}) for record in data.stages),
         candidates=tuple(replace(item, name=HOSTILE, reason=HOSTILE) for item in data.candidates),
+        judged=HOSTILE,
     )
     found, _, html = written(data, tmp_path)
     assert found.problems == []
@@ -448,6 +456,20 @@ def test_speed_and_size_are_told_against_fp32(tmp_path: Path) -> None:
 def test_the_headline_says_what_decided(policy: Policy, samples: int, said: str, tmp_path: Path) -> None:
     _, document, _ = written(example_report(Case(samples=samples), policy), tmp_path)
     assert said in document["headline"]
+
+
+def test_a_blocked_build_says_which_candidate_it_is_about(tmp_path: Path) -> None:
+    data = example_report(Case(noise=0.9, flips=0.3), load_preset("strict"))
+    candidates = tuple(replace(item, shipped=False) for item in data.candidates)
+    found, document, _ = written(replace(data, candidates=candidates, judged="fp32"), tmp_path / "judged")
+    assert document["judged"] == "fp32"
+    assert "The rest of this page is about “fp32”" in found.words
+    assert found.words.count("judged here, not released") == 2
+    found, document, _ = written(replace(data, candidates=candidates, judged=None), tmp_path / "unknown")
+    assert document["judged"] is None
+    assert "not released" not in found.words
+    with pytest.raises(DefectError, match="judged candidate"):
+        replace(data, judged="int4")
 
 
 def test_a_release_without_a_verdict_that_passes_cannot_be_reported() -> None:
