@@ -61,6 +61,7 @@ def main(runs: int) -> None:
                 times[name].append(taken)
     wall = {name: statistics.median(item.wall for item in taken) for name, taken in times.items()}
     cpu = {name: statistics.median(item.cpu for item in taken) for name, taken in times.items()}
+    fastest = {name: min(item.wall for item in taken) for name, taken in times.items()}
     more = wall["edgekit --help"] - wall["python -c pass"]
     write_json(
         RESULTS / "startup.json",
@@ -69,6 +70,7 @@ def main(runs: int) -> None:
             "runs": runs,
             "load_per_cpu": round(os.getloadavg()[0] / (os.cpu_count() or 1), 2),
             "median_seconds": {name: round(value, 4) for name, value in wall.items()},
+            "fastest_seconds": {name: round(value, 4) for name, value in fastest.items()},
             "median_cpu_seconds": {name: round(value, 4) for name, value in cpu.items()},
             "help_more_than_bare_python_seconds": round(more, 4),
             "help_more_than_bare_python_cpu_seconds": round(cpu["edgekit --help"] - cpu["python -c pass"], 4),
@@ -77,7 +79,10 @@ def main(runs: int) -> None:
         },
     )
     for name in commands:
-        click.echo(f"{name:<18} {wall[name] * 1000:7.1f} ms, {cpu[name] * 1000:7.1f} ms of processor time")
+        click.echo(
+            f"{name:<18} median {wall[name] * 1000:7.1f} ms, fastest {fastest[name] * 1000:7.1f} ms, "
+            f"processor {cpu[name] * 1000:7.1f} ms"
+        )
     click.echo(f"{'difference':<18} {more * 1000:7.1f} ms, at most {LIMIT_SECONDS * 1000:.0f} ms")
 
 
