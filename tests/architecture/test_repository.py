@@ -13,6 +13,8 @@ import tomllib
 import yaml
 
 from edgekit import __version__
+from edgekit.cli.registry import COMMANDS
+from edgekit.errors import ExitCode
 
 ROOT = Path(__file__).resolve().parents[2]
 # Written in pieces, because this file is searched too.
@@ -120,3 +122,11 @@ def test_make_explains_every_target() -> None:
         pytest.skip("make is not installed")
     done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
     assert all(f"make {name} " in done.stdout and text in done.stdout for name, text in explained.items())
+
+
+def test_the_readme_names_every_command_and_exit_code() -> None:
+    readme = read("README.md")
+    table = readme.partition("## Commands")[2].partition("\n## ")[0]
+    assert [name for name in COMMANDS if f"`{name}`" not in table and f"`edgekit {name}" not in table] == []
+    stated = " ".join(table.partition("Exit codes")[2].split())
+    assert [int(code) for code in ExitCode if f" {int(code)} " not in stated] == []
