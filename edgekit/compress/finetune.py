@@ -21,7 +21,7 @@ from edgekit.compress.batches import TrainingImages, training_indices, varied, v
 from edgekit.compress.matching import REFERENCE_CELLS, MatchingLoss, MatchingTerm
 from edgekit.compress.options import FinetuneOptions, MatchingOptions
 from edgekit.compress.registry import MATCHING
-from edgekit.compress.reproducible import evaluating, reproducible
+from edgekit.compress.reproducible import channels_last, evaluating, reproducible
 from edgekit.core.progress import NULL_OBSERVER, Observer
 from edgekit.errors import BadInputError
 from edgekit.interface.card import ModelCard
@@ -110,7 +110,7 @@ def finetune(
             size, the teacher's maps are all zero, the images cannot be trained on, or the loss is not finite.
     """
     _check_separate(student, teacher)
-    with reproducible(plan.seed, plan.threads) as generator, evaluating(teacher):
+    with reproducible(plan.seed, plan.threads) as generator, evaluating(teacher), channels_last(student, teacher):
         indices = training_indices(images.labels, plan.card.classes, plan.finetune.max_images, generator)
         run = _Run(student, teacher, images, plan, generator)
         run.check_answers(indices[:2])

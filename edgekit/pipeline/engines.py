@@ -73,7 +73,7 @@ def run_engines(request: EnginesRequest, observer: Observer = NULL_OBSERVER) -> 
         records[f"build-{name}"] = build_engine(wanted, folders.engine(name), observer)
     for name, artifact in artifacts.items():
         records[f"verify-{name}"] = verify(
-            VerifyRequest(request.engine, artifact, folders.golden, request.policy, request.options),
+            VerifyRequest(request.engine, artifact, folders.golden, request.policy, request.options, name),
             folders.verify(name),
             observer,
         )

@@ -234,7 +234,7 @@ def _report_data(
     answers = request.folders.verify(selection.chosen)
     maps, own_maps = _array(answers / MAPS_NAME)
     return ReportData(
-        title=f"{request.target}, {selection.chosen}",
+        title=str(request.records["golden"].facts["model"]),
         target=request.target,
         status=selection.status,
         golden=golden,
@@ -254,6 +254,7 @@ def _report_data(
         compression=request.records["compress"].facts,
         engine=chosen.evidence["engine"],
         engine_logits=_array(answers / LOGITS_NAME),
+        judged=selection.chosen,
     )
 
 
@@ -282,6 +283,7 @@ def _summary(item: _Verified, judged: Judged, *, shipped: bool) -> CandidateSumm
         accuracy=candidate.accuracy,
         means=means,
         latency_p50_ms=candidate.latency_p50_ms,
+        latency_ratio=candidate.latency_ratio,
         shipped=shipped,
         reason=judged.reason,
     )

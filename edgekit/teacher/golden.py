@@ -100,10 +100,19 @@ def _make(request: GoldenRequest, folder: Path, observer: Observer) -> Mapping[s
     loaded = load_model(request.model, request.load)
     spec = loaded.card.input
     pixels = request.images.pixels(spec.height, spec.width, observer)
+    if not len(pixels):
+        raise BadInputError("The golden set needs at least one image.", hint="give held-out images with --data")
     method = METHODS.load(request.method)
     example = torch.from_numpy(preprocess(pixels[:2], spec))
     tap = resolve_tap(loaded.model, loaded.card.tap, example)
     logits, maps = teacher_answers(loaded, tap, method, pixels, observer)
+    if not (np.isfinite(logits).all() and np.isfinite(maps).all()):
+        raise BadInputError(
+            "The teacher's answers are not finite.",
+            where=f"tap {tap}",
+            found="NaN or infinite logits or maps on the held-out images",
+            hint="look at the teacher's weights, and at the mean, std and divisor of its card",
+        )
     empty = int((maps.reshape(len(maps), -1) == 0).all(axis=1).sum())
     if empty == len(maps):
         raise BadInputError(
@@ -125,16 +134,19 @@ def _make(request: GoldenRequest, folder: Path, observer: Observer) -> Mapping[s
         ),
         folder,
     )
-    accuracy = float(np.mean(logits.argmax(axis=1) == request.images.labels))
+    labelled = request.images.labels >= 0
+    hits = logits.argmax(axis=1) == request.images.labels
+    accuracy = float(np.mean(hits[labelled])) if labelled.any() else None
+    told = "no labels" if accuracy is None else f"teacher accuracy {accuracy:.1%}"
     return {
+        "model": request.model.name,
         "samples": len(pixels),
         "teacher_accuracy": accuracy,
         "empty_maps": empty,
         "tap": tap,
         "map": [maps.shape[1], maps.shape[2]],
         "card": asdict(loaded.card),
-        "summary": f"{len(pixels)} samples, teacher accuracy {accuracy:.1%}, "
-        f"maps {maps.shape[1]}x{maps.shape[2]} at {tap}",
+        "summary": f"{len(pixels)} samples, {told}, maps {maps.shape[1]}x{maps.shape[2]} at {tap}",
     }
 
 

