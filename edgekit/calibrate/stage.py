@@ -1,0 +1,230 @@
+"""The calibrate stage: from an FP32 graph and images to a scale table and the Q/DQ graph written from it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from edgekit.calibrate.calibrator import CALIBRATORS, CalibrationContext
+from edgekit.calibrate.formats import NumberFormat, Range, number_format
+from edgekit.calibrate.graph import ExplainedGraph, read_graph
+from edgekit.calibrate.images import CalibrationImages
+from edgekit.calibrate.options import CalibrateOptions
+from edgekit.calibrate.placement import WEIGHTED_OPS, Placement, place
+from edgekit.calibrate.qdq import serialise, write_qdq
+from edgekit.calibrate.scale_table import SCALES_NAME, Provenance, ScaleTable, table_from_ranges, write_scales
+from edgekit.calibrate.tensor_stats import TensorStats
+from edgekit.calibrate.tensorrt_rules import check_tensorrt_rules
+from edgekit.core.canonical import JsonValue, dump_canonical, write_json
+from edgekit.core.digests import digest_array, digest_bytes
+from edgekit.core.files import write_bytes
+from edgekit.core.progress import NULL_OBSERVER, Observer
+from edgekit.core.stages import Stage, StageRecord, run_stage
+from edgekit.errors import BadInputError, DefectError
+
+__all__ = ["CALIBRATION_NAME", "MODEL_NAME", "CalibrateRequest", "QuantisedGraph", "calibrate", "quantise_graph"]
+
+MODEL_NAME = "model.onnx"
+CALIBRATION_NAME = "calibration.json"
+_CALIBRATION_FORMAT = "edgekit.calibration/1"
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class CalibrateRequest:
+    """What is to be calibrated.
+
+    Attributes:
+        graph: The explained FP32 graph, an ONNX file.
+        images: The calibration images, already chosen: at most `options.images` of them.
+        number_format: Name of the target's number format.
+        options: Method and parameters.
+    """
+
+    graph: Path
+    images: CalibrationImages
+    number_format: str
+    options: CalibrateOptions
+
+
+@dataclass(frozen=True)
+class QuantisedGraph:
+    """A quantised graph and how it came about.
+
+    Attributes:
+        model: The Q/DQ `onnx.ModelProto`.
+        table: The scale table it was written from.
+        placement: What was quantised.
+        statistics: What the ranges were chosen from, by observed tensor.
+    """
+
+    model: Any
+    table: ScaleTable
+    placement: Placement
+    statistics: Mapping[str, TensorStats]
+
+    @property
+    def clipped(self) -> Mapping[str, float]:
+        """Share of values outside the chosen range, for each tensor that has a histogram."""
+        limits = {name: Range(entry.low, entry.high) for name, entry in self.table.activations.items()}
+        return {
+            name: stats.counted.share_outside(limits[name])
+            for name, stats in self.statistics.items()
+            if stats.counted is not None
+        }
+
+
+def calibrate(request: CalibrateRequest, destination: Path, observer: Observer = NULL_OBSERVER) -> StageRecord:
+    """Fill `destination` with `scales.json`, `model.onnx` (Q/DQ) and `calibration.json`, unless it holds them already.
+
+    Args:
+        request: Graph, images, number format and options.
+        destination: Folder of the results.
+        observer: Told of the progress.
+
+    Raises:
+        BadInputError: The graph is not an explained FP32 graph of opset 13 or later, there are no images or too many,
+            images do not fit the graph, an activation or weight is not finite, an exclusion matches nothing, or a name
+            is unknown.
+        UnavailableError: ONNX Runtime is not here or failed.
+    """
+    fmt = number_format(request.number_format)
+    images = _checked_images(request.images, request.options)
+    stage = Stage(
+        name="calibrate",
+        version=_VERSION,
+        options=_options(request),
+        inputs={"graph": request.graph},
+        # The files do not say how they are prepared: a card with another mean would otherwise meet an old result.
+        digests={"images": _digest_of_set(images), "prepared": _digest_of_first_batch(request)},
+    )
+
+    def body(folder: Path) -> Mapping[str, JsonValue]:
+        graph = read_graph(request.graph)
+        result = quantise_graph(graph, images, fmt, request.options, observer)
+        data = serialise(result.model)
+        write_scales(folder / SCALES_NAME, result.table)
+        write_bytes(folder / MODEL_NAME, data)
+        write_json(folder / CALIBRATION_NAME, _manifest(result.table, images))
+        facts = _facts(graph, result, len(images.digests))
+        before = request.graph.stat().st_size
+        size = f"{before / 1e6:.2f} MB to {len(data) / 1e6:.2f} MB"
+        return facts | {
+            "bytes_before": before,
+            "bytes_after": len(data),
+            "summary": f"{fmt.name} by {request.options.method} on {len(images.digests)} images, {size}",
+        }
+
+    return run_stage(stage, destination, body, observer)
+
+
+def quantise_graph(
+    graph: ExplainedGraph,
+    images: CalibrationImages,
+    fmt: NumberFormat,
+    options: CalibrateOptions,
+    observer: Observer = NULL_OBSERVER,
+) -> QuantisedGraph:
+    """Calibrate and quantise an explained FP32 graph. Raises like `calibrate`."""
+    images = _checked_images(images, options)
+    placement = place(graph, fmt, options.exclude)
+    calibrator = CALIBRATORS.load(options.method)(options)
+    context = CalibrationContext(graph, placement, fmt, images, options, observer)
+    ranges = calibrator.find_ranges(context)
+    provenance = Provenance(
+        graph=graph.digest,
+        images=_digest_of_set(images),
+        method=calibrator.name,
+        parameters=calibrator.parameters,
+        exclude=options.exclude,
+    )
+    table = table_from_ranges(graph, placement, fmt, ranges, provenance)
+    model = write_qdq(graph, table)
+    _check_rules(model, fmt)
+    _note_float_weights(graph, placement, options, observer)
+    return QuantisedGraph(model, table, placement, calibrator.statistics(context))
+
+
+def _checked_images(images: CalibrationImages, options: CalibrateOptions) -> CalibrationImages:
+    count = len(images.digests)
+    if count == 0:
+        raise BadInputError(
+            "There are no calibration images.",
+            expected="at least one image",
+            hint="name a folder of images like those the device will see with --calib or --data",
+        )
+    if options.images and count > options.images:
+        raise BadInputError(
+            "There are more calibration images than the recipe allows.",
+            expected=f"at most {options.images}",
+            found=str(count),
+            hint="raise calibrate.images, or set it to 0 for all",
+        )
+    return images
+
+
+def _digest_of_set(images: CalibrationImages) -> str:
+    return digest_bytes(dump_canonical(list(images.digests)))
+
+
+def _digest_of_first_batch(request: CalibrateRequest) -> str:
+    batch = next(request.images.batches(request.options.batch_size), None)
+    if batch is None:
+        raise BadInputError(
+            "The calibration set holds another number of images than it says.",
+            expected=f"{len(request.images.digests)} images",
+            found="0",
+        )
+    return digest_array(batch)
+
+
+def _options(request: CalibrateRequest) -> Mapping[str, JsonValue]:
+    options: dict[str, JsonValue] = asdict(request.options)
+    return options | {"number_format": request.number_format}
+
+
+def _manifest(table: ScaleTable, images: CalibrationImages) -> dict[str, JsonValue]:
+    origin = table.provenance
+    return {
+        "format": _CALIBRATION_FORMAT,
+        "number_format": table.number_format,
+        "method": {"name": origin.method, "parameters": dict(origin.parameters)},
+        "graph": origin.graph,
+        "images": list(images.digests),
+    }
+
+
+def _facts(graph: ExplainedGraph, result: QuantisedGraph, images: int) -> dict[str, JsonValue]:
+    left = Counter((graph.nodes[index].op_type, why) for index, why in result.placement.left_float.items())
+    kinds = Counter(graph.nodes[index].op_type for index in result.placement.quantised)
+    return {
+        "number_format": result.table.number_format,
+        "images": images,
+        "quantised_tensors": len(result.placement.activations),
+        "quantised_operations": dict(sorted(kinds.items())),
+        "float_operations": [
+            {"operation": kind, "count": count, "reason": why} for (kind, why), count in sorted(left.items())
+        ],
+        "clipped_share": dict(result.clipped),
+    }
+
+
+def _check_rules(model: Any, fmt: NumberFormat) -> None:
+    violations = check_tensorrt_rules(model) if fmt.placement == "tensorrt" else ()
+    if violations:
+        raise DefectError(
+            "The quantised graph breaks a rule of its runtime.", where=fmt.name, found="; ".join(violations[:3])
+        )
+
+
+def _note_float_weights(
+    graph: ExplainedGraph, placement: Placement, options: CalibrateOptions, observer: Observer
+) -> None:
+    """Operations with weights are what quantisation is for; those it leaves alone unasked are worth a line."""
+    for index, why in placement.left_float.items():
+        node = graph.nodes[index]
+        if node.op_type in WEIGHTED_OPS and not (options.exclude and why.startswith("excluded")):
+            observer.noted(f"calibrate: {node.op_type} {node.name!r} stays in float: {why}")

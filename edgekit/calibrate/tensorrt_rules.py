@@ -1,0 +1,153 @@
+"""Checking a Q/DQ graph against what TensorRT's parser accepts and its fusions need.
+
+Written from the rules and not from our placement, so that the one can be tested by the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from onnx import TensorProto, numpy_helper
+
+from edgekit.calibrate.placement import ACTIVATION_OPS, DATA_MOVERS
+
+__all__ = ["check_tensorrt_rules"]
+
+_PAIR = ("QuantizeLinear", "DequantizeLinear")
+
+
+def check_tensorrt_rules(model: Any) -> tuple[str, ...]:
+    """What TensorRT would refuse or fail to fuse in a Q/DQ graph.
+
+    Args:
+        model: An `onnx.ModelProto` with explicit QuantizeLinear and DequantizeLinear.
+
+    Returns:
+        A sentence for each violation, empty for a sound graph.
+    """
+    return tuple(_Checker(model).violations())
+
+
+class _Checker:
+    def __init__(self, model: Any) -> None:
+        self.nodes = tuple(model.graph.node)
+        self.stored = {tensor.name: tensor for tensor in model.graph.initializer}
+        self.producer = {name: node for node in self.nodes for name in node.output}
+        self.readers: dict[str, list[Any]] = {}
+        for node in self.nodes:
+            for name in node.input:
+                self.readers.setdefault(name, []).append(node)
+
+    def violations(self) -> Iterator[str]:
+        for node in self.nodes:
+            if node.op_type in _PAIR:
+                yield from self._number_format(node)
+            if node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
+                yield from self._weighted(node)
+            if node.op_type == "Add":
+                yield from self._addition(node)
+            if node.op_type == "QuantizeLinear":
+                yield from self._moved(node)
+            if node.op_type in (*ACTIVATION_OPS, "BatchNormalization"):
+                yield from self._between(node)
+        for name, readers in self.readers.items():
+            if sum(node.op_type == "QuantizeLinear" for node in readers) > 1:
+                yield f"{name}: more than one QuantizeLinear on a tensor"
+
+    def _number_format(self, node: Any) -> Iterator[str]:
+        where = node.name or node.output[0]
+        if len(node.input) != 3 or node.input[2] not in self.stored:
+            yield f"{where}: the zero point must be written out as stored int8 zeros"
+            return
+        if node.input[1] not in self.stored:
+            yield f"{where}: the scale is not stored"
+            return
+        zero, scale = (numpy_helper.to_array(self.stored[name]) for name in (node.input[2], node.input[1]))
+        if zero.dtype != np.int8 or zero.any():
+            yield f"{where}: the zero point is not int8 zero"
+        if not (np.isfinite(scale).all() and (scale > 0).all()):
+            yield f"{where}: a scale is not positive"
+        if scale.ndim and not self._is_weight(node.input[0]):
+            yield f"{where}: an activation has more than one scale"
+        if node.op_type == "DequantizeLinear" and self._is_stored_as(node.input[0], TensorProto.INT32):
+            yield f"{where}: an int32 tensor cannot be dequantised"
+
+    def _is_stored_as(self, name: str, kind: int) -> bool:
+        return name in self.stored and self.stored[name].data_type == kind
+
+    def _is_weight(self, name: str) -> bool:
+        before = self.producer.get(name)
+        return name in self.stored or (before is not None and before.input[0] in self.stored)
+
+    def _pair_of(self, name: str) -> Any | None:
+        """The DequantizeLinear whose output `name` is, or None."""
+        node = self.producer.get(name)
+        return node if node is not None and node.op_type == "DequantizeLinear" else None
+
+    def _origin(self, name: str) -> Any | None:
+        """The operation whose result `name` is, looking through a pair."""
+        node = self.producer.get(name)
+        while node is not None and node.op_type in _PAIR:
+            node = self.producer.get(node.input[0])
+        return node
+
+    def _weighted(self, node: Any) -> Iterator[str]:
+        data, weight = self._pair_of(node.input[0]), self._pair_of(node.input[1])
+        if (data is None) != (weight is None):
+            yield f"{node.name}: data and weights must be quantised together"
+        if len(node.input) > 2 and node.input[2] not in ("", *self.stored):
+            yield f"{node.name}: the bias is not a stored float tensor"
+        if weight is None:
+            return
+        scale = numpy_helper.to_array(self.stored[weight.input[1]])
+        axis = next((item.i for item in weight.attribute if item.name == "axis"), 1)
+        if scale.ndim and axis != _output_axis(node, self._rank_of_weight(weight)):
+            yield f"{node.name}: weights are not scaled along their output channels"
+
+    def _rank_of_weight(self, weight: Any) -> int:
+        name = weight.input[0]
+        if name not in self.stored:
+            name = self.producer[name].input[0]
+        return len(self.stored[name].dims)
+
+    def _between(self, node: Any) -> Iterator[str]:
+        origin = self._origin(node.input[0])
+        if self._pair_of(node.input[0]) is not None and origin is not None and origin.op_type == "Conv":
+            yield f"{node.name}: a pair stands between a convolution and the operation it fuses with"
+
+    def _addition(self, node: Any) -> Iterator[str]:
+        pairs = [self._pair_of(name) is not None for name in node.input]
+        from_conv = [origin is not None and origin.op_type == "Conv" for origin in map(self._origin, node.input)]
+        if all(pairs) and any(from_conv):
+            yield f"{node.name}: both inputs are quantised, so the convolution cannot do the addition"
+        if not any(pairs) and any(from_conv) and self._feeds_quantiser(node):
+            yield f"{node.name}: the skip input is not quantised although the result is"
+
+    def _feeds_quantiser(self, node: Any) -> bool:
+        following = self.readers.get(node.output[0], [])
+        if len(following) == 1 and following[0].op_type in ACTIVATION_OPS:
+            following = self.readers.get(following[0].output[0], [])
+        return any(item.op_type == "QuantizeLinear" for item in following)
+
+    def _moved(self, quantiser: Any) -> Iterator[str]:
+        node = self.producer.get(quantiser.input[0])
+        if node is None or node.op_type not in DATA_MOVERS:
+            return
+        name = node.name
+        while node is not None and node.op_type in DATA_MOVERS:
+            node = self.producer.get(node.input[0])
+        if node is None or node.op_type != "DequantizeLinear":
+            return
+        scales = [numpy_helper.to_array(self.stored[item.input[1]]) for item in (node, quantiser)]
+        if not np.array_equal(*scales):
+            yield f"{name}: moves data between two scales"
+
+
+def _output_axis(node: Any, rank: int) -> int:
+    if node.op_type == "MatMul":
+        return rank - 1
+    if node.op_type == "Gemm":
+        return 0 if any(item.name == "transB" and item.i for item in node.attribute) else 1
+    return 1 if node.op_type == "ConvTranspose" else 0
