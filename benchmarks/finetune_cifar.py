@@ -32,7 +32,8 @@ from edgekit.images.decode import decode_image
 from edgekit.interface.card import InputSpec
 from edgekit.interface.preprocess import preprocess
 from edgekit.teacher.checkpoint import save_checkpoint
-from edgekit.teacher.loading import LoadOptions, load_model
+from edgekit.teacher.load_options import LoadOptions
+from edgekit.teacher.loading import load_model
 
 RESULTS = Path(__file__).with_name("results") / "cifar_finetune.json"
 DEFAULT_MODELS = ("cifar10-resnet20", "cifar10-resnet56")

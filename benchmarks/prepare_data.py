@@ -25,7 +25,8 @@ from edgekit.core.canonical import JsonValue
 from edgekit.core.progress import NullObserver
 from edgekit.core.stages import Stage, run_stage
 from edgekit.teacher.checkpoint import save_checkpoint
-from edgekit.teacher.loading import LoadOptions, load_model
+from edgekit.teacher.load_options import LoadOptions
+from edgekit.teacher.loading import load_model
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 

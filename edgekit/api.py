@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from edgekit.policy.policy import Policy
     from edgekit.policy.verdict import Verdict
     from edgekit.teacher.checkpoint import LoadedModel
-    from edgekit.teacher.loading import LoadOptions
+    from edgekit.teacher.load_options import LoadOptions
     from edgekit.verify.stage import Verification
 
 __all__ = [
@@ -68,7 +68,7 @@ def build(  # noqa: PLR0913 - the main job's options, all by keyword
     from edgekit.config.recipe import Recipe
     from edgekit.pipeline.build import BuildRequest
     from edgekit.pipeline.build import build as run
-    from edgekit.teacher.loading import LoadOptions
+    from edgekit.teacher.load_options import LoadOptions
 
     request = BuildRequest(
         model=Path(model),
@@ -276,7 +276,8 @@ class _Given:
     ) -> None:
         from edgekit.config.recipe import Recipe
         from edgekit.pipeline.data import DataRequest, load_data
-        from edgekit.teacher.loading import LoadOptions, load_model
+        from edgekit.teacher.load_options import LoadOptions
+        from edgekit.teacher.loading import load_model
 
         self.model = Path(model)
         self.load = load or LoadOptions()

@@ -21,7 +21,7 @@ from edgekit.cli.options import (
 from edgekit.errors import ExitCode
 
 if TYPE_CHECKING:
-    from edgekit.teacher.loading import LoadOptions
+    from edgekit.teacher.load_options import LoadOptions
 
 __all__ = ["command"]
 

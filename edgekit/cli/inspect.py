@@ -12,7 +12,7 @@ from edgekit.cli.options import FILE, json_option
 from edgekit.errors import ExitCode
 
 if TYPE_CHECKING:
-    from edgekit.teacher.loading import LoadOptions
+    from edgekit.teacher.load_options import LoadOptions
 
 __all__ = ["command"]
 

@@ -14,7 +14,7 @@ from edgekit.cli.options import FILE
 from edgekit.errors import BadInputError, UsageError
 
 if TYPE_CHECKING:
-    from edgekit.teacher.loading import LoadOptions
+    from edgekit.teacher.load_options import LoadOptions
 
 __all__ = ["model_options"]
 
@@ -49,7 +49,7 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def _load_options(said: dict[str, Any]) -> LoadOptions:
     from edgekit.config.documents import load_document
-    from edgekit.teacher.loading import LoadOptions
+    from edgekit.teacher.load_options import LoadOptions
 
     card: dict[str, Any] = load_document(said["card"]) if said["card"] else {}
     entries = dict(card.get("input") or {})

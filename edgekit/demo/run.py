@@ -7,15 +7,18 @@ the second prunes harder and fine-tunes for the label alone, on images whose bac
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit.compress.options import CompressOptions, FinetuneOptions, MatchingOptions, PruneOptions
 from edgekit.config.recipe import Recipe
+from edgekit.core.files import atomic_directory, foreign_os_errors
 from edgekit.core.progress import NULL_OBSERVER, Observer
 from edgekit.demo.dataset import write_demo_dataset
 from edgekit.demo.network import teacher_path
 from edgekit.pipeline.build import BuildRequest, build
+from edgekit.pipeline.folders import BuildFolders
 from edgekit.pipeline.release import BuildResult
 
 __all__ = ["DemoResult", "matched_recipe", "run_demo", "unmatched_recipe"]
@@ -24,7 +27,7 @@ _FINETUNE = FinetuneOptions(epochs=6, batch_size=64, learning_rate=0.02, schedul
 
 
 def matched_recipe() -> Recipe:
-    """Half of the channels pruned, the map held by SWA."""
+    """Three channels in ten pruned, the map held by SWA."""
     return Recipe(compress=CompressOptions(PruneOptions(rate=0.3), _FINETUNE, MatchingOptions(loss="swa", beta=100.0)))
 
 
@@ -55,4 +58,14 @@ def run_demo(output: Path, target: str = "cpu", observer: Observer = NULL_OBSERV
         request = BuildRequest(model=teacher_path(), data=images, output=output / name, recipe=recipe, target=target)
         return build(request, observer)
 
-    return DemoResult(matched=run("matched", matched_recipe()), unmatched=run("unmatched", unmatched_recipe()))
+    matched = run("matched", matched_recipe())
+    _share_golden(output)
+    return DemoResult(matched, unmatched=run("unmatched", unmatched_recipe()))
+
+
+def _share_golden(output: Path) -> None:
+    """Hand the second build the first one's golden set, which depends on neither recipe; its stage checks it."""
+    first, second = (BuildFolders(output / name).golden for name in ("matched", "unmatched"))
+    if not second.exists():
+        with foreign_os_errors(second, "copy the golden set"), atomic_directory(second) as staging:
+            shutil.copytree(first, staging, dirs_exist_ok=True)

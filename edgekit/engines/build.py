@@ -41,7 +41,11 @@ def build_engine(request: BuildEngineRequest, destination: Path, observer: Obser
         BadInputError: The graph cannot be built for this engine.
         UnavailableError: The engine's runtime is not here.
     """
-    options: dict[str, JsonValue] = {"engine": request.engine, "candidate": request.candidate, "environment": environment_print()}
+    options: dict[str, JsonValue] = {
+        "engine": request.engine,
+        "candidate": request.candidate,
+        "environment": environment_print(),
+    }
     stage = Stage(f"build-{request.candidate}", _VERSION, options, {"graph": request.graph})
 
     def body(folder: Path) -> Mapping[str, Any]:

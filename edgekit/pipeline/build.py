@@ -27,7 +27,8 @@ from edgekit.pipeline.release import BuildResult, ReleaseRequest, make_release
 from edgekit.policy.policy import Policy
 from edgekit.targets.loader import Target, check_target_runs_here, resolve_target
 from edgekit.teacher.checkpoint import LoadedModel
-from edgekit.teacher.loading import LoadOptions, load_model
+from edgekit.teacher.load_options import LoadOptions
+from edgekit.teacher.loading import load_model
 
 __all__ = ["BuildRequest", "Plan", "build", "plan"]
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgekit.bundle.golden import GOLDEN_NAME, read_golden
 from edgekit.bundle.layout import MANIFEST
@@ -14,7 +14,9 @@ from edgekit.bundle.open import open_bundle
 from edgekit.core.stages import RECORD_NAME, read_record
 from edgekit.errors import BadInputError
 from edgekit.interface.card import ModelCard
-from edgekit.teacher.loading import LoadOptions
+
+if TYPE_CHECKING:
+    from edgekit.teacher.load_options import LoadOptions
 
 __all__ = ["Found", "Table", "inspect_path"]
 
@@ -70,7 +72,7 @@ def inspect_path(path: Path, load: LoadOptions | None = None) -> Found:
         )
     if path.suffix == ".onnx":
         return _onnx(path)
-    return _model(path, load or LoadOptions())
+    return _model(path, load)
 
 
 def _card(card: ModelCard) -> dict[str, object]:
@@ -150,7 +152,7 @@ def _onnx(path: Path) -> Found:
     return Found("ONNX graph", facts, (Table(("operator", "count"), operators.most_common()),))
 
 
-def _model(path: Path, load: LoadOptions) -> Found:
+def _model(path: Path, load: LoadOptions | None) -> Found:
     import torch
 
     from edgekit.compress.cost import measure_cost

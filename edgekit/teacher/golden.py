@@ -24,7 +24,8 @@ from edgekit.errors import BadInputError
 from edgekit.interface.preprocess import preprocess
 from edgekit.teacher.checkpoint import LoadedModel
 from edgekit.teacher.explain import explain
-from edgekit.teacher.loading import LoadOptions, load_model
+from edgekit.teacher.load_options import LoadOptions
+from edgekit.teacher.loading import load_model
 from edgekit.teacher.methods.protocol import AttributionMethod
 from edgekit.teacher.methods.registry import METHODS
 from edgekit.teacher.tap import resolve_tap

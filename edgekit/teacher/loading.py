@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -17,33 +16,13 @@ from edgekit.errors import BadInputError, EdgekitError
 from edgekit.interface.card import ModelCard
 from edgekit.teacher.architectures.registry import ARCHITECTURES
 from edgekit.teacher.checkpoint import FORMAT, LoadedModel, read_tensor_file
+from edgekit.teacher.load_options import LoadOptions
 from edgekit.teacher.surgery import Surgery, apply_surgery
 
 __all__ = ["LoadOptions", "load_model"]
 
 _SHOWN = 5
 _SECTIONS = {"format", "arch", "arguments", "card", "surgery", "state_dict"}
-
-
-@dataclass(frozen=True)
-class LoadOptions:
-    """What the user says about a model file.
-
-    Attributes:
-        arch: Architecture: a built-in name, or "package.module:factory" of code the user trusts.
-        arguments: Keyword arguments of the factory; None leaves a checkpoint's own.
-        card: Card entries that complete or override the file's, in the form of `ModelCard.to_dict`; "input" is
-            merged key by key.
-    """
-
-    arch: str | None = None
-    arguments: Mapping[str, Any] | None = None
-    card: Mapping[str, Any] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready form, part of the key of every stage that loads a model."""
-        arguments = None if self.arguments is None else dict(self.arguments)
-        return {"arch": self.arch, "arguments": arguments, "card": dict(self.card)}
 
 
 def load_model(path: Path, options: LoadOptions | None = None) -> LoadedModel:

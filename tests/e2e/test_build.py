@@ -106,17 +106,13 @@ def test_the_shipped_bytes_are_the_verified_bytes(built: BuildResult) -> None:
 
 def test_nothing_is_done_twice(built: BuildResult, images: Path) -> None:
     recorder = Recorder()
-    again = api.build(
-        teacher_path(), data=images, output=built.folder.parent, recipe=RECIPE, observer=recorder
-    )
+    again = api.build(teacher_path(), data=images, output=built.folder.parent, recipe=RECIPE, observer=recorder)
     assert recorder.skipped
     assert all(recorder.skipped.values()), recorder.skipped
     assert again.manifest == built.manifest
 
 
-def test_the_same_seed_gives_the_same_bytes_elsewhere(
-    built: BuildResult, images: Path, tmp_path: Path
-) -> None:
+def test_the_same_seed_gives_the_same_bytes_elsewhere(built: BuildResult, images: Path, tmp_path: Path) -> None:
     other = api.build(teacher_path(), data=images, output=tmp_path / "other", recipe=RECIPE)
     for name in ("compress/student.pt", "export/model.onnx", "calibrate/scales.json", "calibrate/model.onnx"):
         ours, theirs = (result.folder.parent / "stages" / name for result in (built, other))
@@ -142,7 +138,13 @@ def test_another_policy_runs_no_training_again(built: BuildResult, images: Path)
 
 def _comparable(output: Path) -> dict[str, str]:
     """Digests of everything that does not hold a measured time."""
-    names = ("golden/pixels.npy", "golden/maps.npy", "compress/student.pt", "export/model.onnx", "calibrate/scales.json")
+    names = (
+        "golden/pixels.npy",
+        "golden/maps.npy",
+        "compress/student.pt",
+        "export/model.onnx",
+        "calibrate/scales.json",
+    )
     found = {name: digest_file(output / "stages" / name) for name in names}
     found |= {name: digest_file(output / "stages" / f"verify-{name}" / "scores.json") for name in ("int8", "fp32")}
     return found
@@ -256,7 +258,9 @@ def test_weights_that_are_not_finite_are_refused(broken_teacher: Path, images: P
 def test_a_full_disk_is_said_and_leaves_nothing_whole(images: Path, tmp_path: Path) -> None:
     small = tmp_path / "small"
     small.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "none", small], capture_output=True, check=False)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=256k", "none", small], capture_output=True, check=False
+    )
     if mounted.returncode:
         pytest.skip("needs the right to mount a small disk")
     try:

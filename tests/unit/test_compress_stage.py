@@ -22,7 +22,8 @@ from edgekit.errors import BadInputError
 from edgekit.interface.card import InputSpec, ModelCard
 from edgekit.teacher.architectures.registry import ARCHITECTURES
 from edgekit.teacher.checkpoint import LoadedModel, save_checkpoint
-from edgekit.teacher.loading import LoadOptions, load_model
+from edgekit.teacher.load_options import LoadOptions
+from edgekit.teacher.loading import load_model
 from edgekit.teacher.surgery import Surgery, apply_surgery
 
 ARCH = "cifar_resnet"
