@@ -151,6 +151,10 @@ def activation_params(limits: Range, fmt: NumberFormat) -> QuantParams:
         # scale = amax / 127; the integer -128 is there for values that round past it.
         return QuantParams(_as_scale(max(-low, high) / 127), 0)
     scale = _as_scale((high - low) / (fmt.qmax - fmt.qmin))
+    if np.float32(fmt.qmax - fmt.qmin) * np.float32(scale) > np.float32(high - low):
+        # A grid that ends above the bound of a Clip, were it by one rounding, keeps the runtime from dropping the Clip
+        # and with it from running the convolution before it in integers.
+        scale = max(float(np.nextafter(np.float32(scale), np.float32(0))), SMALLEST_SCALE)
     zero_point = int(np.clip(np.rint(fmt.qmin - low / scale), fmt.qmin, fmt.qmax))
     return QuantParams(scale, zero_point)
 

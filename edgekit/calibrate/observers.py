@@ -178,7 +178,8 @@ class ActivationStream:
         for batch in self.images.batches(self._images_a_run()):
             _check_batch(batch, self.graph.input_shape)
             values = {} if session is None else dict(zip(wanted, _run(session, wanted, batch), strict=True))
-            yield values | ({IMAGE: batch} if IMAGE in self.tensors else {})
+            # In graph order: what is wrong with an image is found in the image, not in what was computed from it.
+            yield ({IMAGE: batch} if IMAGE in self.tensors else {}) | values
             done += len(batch)
             self.observer.advanced(task, done, total)
         if done != total:

@@ -145,10 +145,11 @@ class _Placing:
         bounds = [name for name in node.input[1:] if name]
         if not all(self.graph.is_constant(name) for name in bounds):
             return False
-        # A range always contains zero, so a Clip that does not cannot be expressed by rounding alone.
+        # A Clip is dropped if the grid of integers lies within its bounds. That can be had for certain where it starts
+        # at zero, which has an integer of its own; elsewhere the grid's ends are as rounding makes them.
         low = self.graph.constant(node.input[1]) if len(node.input) > 1 and node.input[1] else -np.inf
         high = self.graph.constant(node.input[2]) if len(node.input) > 2 and node.input[2] else np.inf
-        return bool(low <= 0 <= high)
+        return bool(low == 0 < high)
 
     def _effective_output(self, index: int) -> str:
         """The operation's result behind the activation that is folded into it."""

@@ -34,7 +34,14 @@ class _Checker:
     def __init__(self, model: Any) -> None:
         self.nodes = tuple(model.graph.node)
         self.stored = {tensor.name: tensor for tensor in model.graph.initializer}
-        self.producer = {name: node for node in self.nodes for name in node.output}
+        self.stored |= {
+            node.output[0]: item.t
+            for node in self.nodes
+            if node.op_type == "Constant"
+            for item in node.attribute
+            if item.name == "value"
+        }
+        self.producer = {name: node for node in self.nodes for name in node.output if name not in self.stored}
         self.readers: dict[str, list[Any]] = {}
         for node in self.nodes:
             for name in node.input:
@@ -58,6 +65,8 @@ class _Checker:
 
     def _number_format(self, node: Any) -> Iterator[str]:
         where = node.name or node.output[0]
+        if node.input[0] in self.stored and self.stored[node.input[0]].data_type == TensorProto.INT32:
+            yield f"{where}: an int32 tensor cannot be dequantised"
         if len(node.input) != 3 or node.input[2] not in self.stored:
             yield f"{where}: the zero point must be written out as stored int8 zeros"
             return
@@ -71,11 +80,6 @@ class _Checker:
             yield f"{where}: a scale is not positive"
         if scale.ndim and not self._is_weight(node.input[0]):
             yield f"{where}: an activation has more than one scale"
-        if node.op_type == "DequantizeLinear" and self._is_stored_as(node.input[0], TensorProto.INT32):
-            yield f"{where}: an int32 tensor cannot be dequantised"
-
-    def _is_stored_as(self, name: str, kind: int) -> bool:
-        return name in self.stored and self.stored[name].data_type == kind
 
     def _is_weight(self, name: str) -> bool:
         before = self.producer.get(name)

@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from edgekit.calibrate.formats import (
@@ -99,11 +99,18 @@ def test_the_whole_grid_is_used(fmt: NumberFormat) -> None:
         assert ends.tolist() == [fmt.qmin, fmt.qmax]
 
 
-@pytest.mark.parametrize("top", [6.0, 1.0, 3.0])
-def test_the_bound_of_a_clip_stays_exact(top: float) -> None:
+@given(top=st.floats(2.0**-6, 2.0**6, width=32))
+@example(top=6.0)
+@example(top=7.996654510498047)
+def test_the_grid_never_ends_above_its_range(top: float) -> None:
     # A runtime drops a Clip behind a convolution only if the largest integer is not above its bound.
-    params = activation_params(Range(0.0, top), NUMBER_FORMATS["x86-u8s8"])
-    assert np.float32(255) * np.float32(params.scale) == np.float32(top)
+    end = np.float32(255) * np.float32(activation_params(Range(0.0, top), NUMBER_FORMATS["x86-u8s8"]).scale)
+    assert top * (1 - 2.0**-22) <= end <= top
+
+
+def test_the_grid_reaches_six() -> None:
+    # The mask of a ReLU6's gradient asks whether a value has reached it.
+    assert np.float32(255) * np.float32(activation_params(Range(0.0, 6.0), NUMBER_FORMATS["x86-u8s8"]).scale) == 6
 
 
 @FORMATS

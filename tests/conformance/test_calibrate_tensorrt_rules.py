@@ -1,0 +1,168 @@
+"""Our TensorRT placement against a checker written from the rules, and the checker against known faults."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from explained_graphs import GRAPHS, random_images
+from onnx import helper, numpy_helper
+
+from edgekit.calibrate.formats import NUMBER_FORMATS, number_format
+from edgekit.calibrate.graph import parse_graph
+from edgekit.calibrate.options import CalibrateOptions
+from edgekit.calibrate.qdq import serialise
+from edgekit.calibrate.stage import quantise_graph
+from edgekit.calibrate.tensorrt_rules import check_tensorrt_rules
+
+
+def quantised(name: str, fmt: str = "trt-s8s8") -> Any:
+    graph = parse_graph(GRAPHS[name]().SerializeToString(), where=name)
+    model = quantise_graph(graph, random_images(), number_format(fmt), CalibrateOptions(method="minmax")).model
+    return onnx.load_model_from_string(serialise(model))
+
+
+TENSORRT_FORMATS = [name for name, fmt in NUMBER_FORMATS.items() if fmt.placement == "tensorrt"]
+
+
+@pytest.mark.parametrize("fmt", TENSORRT_FORMATS)
+@pytest.mark.parametrize("name", GRAPHS)
+def test_our_graphs_keep_the_rules(name: str, fmt: str) -> None:
+    model = quantised(name, fmt)
+    assert check_tensorrt_rules(model) == ()
+    assert sum(node.op_type == "QuantizeLinear" for node in model.graph.node) >= 4
+
+
+@pytest.mark.parametrize("name", ["residual", "depthwise-relu6"])
+def test_graphs_for_onnxruntime_break_them(name: str) -> None:
+    found = "\n".join(check_tensorrt_rules(quantised(name, "x86-u8s8")))
+    for part in ("zero point", "int32", "bias"):
+        assert part in found
+    assert "both inputs are quantised" in found
+
+
+def replace_stored(model: Any, name: str, values: Any) -> None:
+    tensor = next(item for item in model.graph.initializer if item.name == name)
+    tensor.CopyFrom(numpy_helper.from_array(values, name))
+
+
+def node_of(model: Any, op_type: str, position: int = 0) -> Any:
+    return [node for node in model.graph.node if node.op_type == op_type][position]
+
+
+def activation_pair(model: Any, position: int = 1) -> Any:
+    """The QuantizeLinear of an activation."""
+    stored = {item.name for item in model.graph.initializer}
+    quantisers = [node for node in model.graph.node if node.op_type == "QuantizeLinear" and node.input[0] not in stored]
+    return quantisers[position]
+
+
+def insert_pair(model: Any, node: Any, slot: int) -> None:
+    """Put a sound pair on one input of a node."""
+    like = activation_pair(model)
+    name = node.input[slot]
+    pair = [
+        helper.make_node("QuantizeLinear", [name, *like.input[1:]], [f"{name}/q2"], name=f"{name}/q2"),
+        helper.make_node("DequantizeLinear", [f"{name}/q2", *like.input[1:]], [f"{name}/dq2"], name=f"{name}/dq2"),
+    ]
+    position = list(model.graph.node).index(node)
+    node.input[slot] = f"{name}/dq2"
+    for item in reversed(pair):
+        model.graph.node.insert(position, item)
+
+
+def unsigned_zero_point(model: Any) -> None:
+    replace_stored(model, activation_pair(model).input[2], np.array(0, dtype=np.uint8))
+
+
+def shifted_zero_point(model: Any) -> None:
+    replace_stored(model, activation_pair(model).input[2], np.array(1, dtype=np.int8))
+
+
+def absent_zero_point(model: Any) -> None:
+    del activation_pair(model).input[2]
+
+
+def scale_of_zero(model: Any) -> None:
+    replace_stored(model, activation_pair(model).input[1], np.array(0.0, dtype=np.float32))
+
+
+def scale_for_each_channel(model: Any) -> None:
+    replace_stored(model, activation_pair(model).input[1], np.full(16, 0.1, dtype=np.float32))
+
+
+def computed_scale(model: Any) -> None:
+    quantiser = activation_pair(model)
+    model.graph.node.insert(0, helper.make_node("Identity", [quantiser.input[1]], ["computed"]))
+    quantiser.input[1] = "computed"
+
+
+def weights_along_their_inputs(model: Any) -> None:
+    weight = next(node for node in model.graph.node if node.op_type == "DequantizeLinear" and len(node.attribute))
+    weight.attribute[0].i = 1
+
+
+def weights_alone(model: Any) -> None:
+    conv = node_of(model, "Conv", 2)
+    before = next(node for node in model.graph.node if conv.input[0] in node.output)
+    conv.input[0] = next(node for node in model.graph.node if before.input[0] in node.output).input[0]
+
+
+def quantised_bias(model: Any) -> None:
+    insert_pair(model, node_of(model, "Conv", 2), 2)
+
+
+def pair_before_activation(model: Any) -> None:
+    insert_pair(model, node_of(model, "Relu", 1), 0)
+
+
+def pair_on_both_sides_of_an_addition(model: Any) -> None:
+    addition = node_of(model, "Add")
+    slot = next(slot for slot, name in enumerate(addition.input) if "dequantised" not in name)
+    insert_pair(model, addition, slot)
+
+
+def float_skip(model: Any) -> None:
+    addition = node_of(model, "Add")
+    slot = next(slot for slot, name in enumerate(addition.input) if "dequantised" in name)
+    addition.input[slot] = addition.input[slot].removesuffix("/dequantised")
+
+
+def second_quantiser(model: Any) -> None:
+    like = activation_pair(model)
+    model.graph.node.append(helper.make_node("QuantizeLinear", list(like.input), ["again"]))
+
+
+FAULTS: dict[Callable[[Any], None], str] = {
+    unsigned_zero_point: "not int8 zero",
+    shifted_zero_point: "not int8 zero",
+    absent_zero_point: "written out",
+    scale_of_zero: "not positive",
+    scale_for_each_channel: "more than one scale",
+    computed_scale: "not stored",
+    weights_along_their_inputs: "output channels",
+    weights_alone: "quantised together",
+    quantised_bias: "bias is not a stored",
+    pair_before_activation: "between a convolution",
+    pair_on_both_sides_of_an_addition: "both inputs are quantised",
+    float_skip: "skip input is not quantised",
+    second_quantiser: "more than one QuantizeLinear",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+def test_each_fault_is_named(fault: Callable[[Any], None]) -> None:
+    model = quantised("residual")
+    fault(model)
+    assert any(FAULTS[fault] in violation for violation in check_tensorrt_rules(model))
+
+
+def test_data_moved_between_two_scales_is_named() -> None:
+    model = quantised("padded-shortcut")
+    pad = node_of(model, "Pad")
+    after = next(node for node in model.graph.node if node.input and node.input[0] == pad.output[0])
+    replace_stored(model, after.input[1], np.array(0.123, dtype=np.float32))
+    assert any("moves data" in violation for violation in check_tensorrt_rules(model))
