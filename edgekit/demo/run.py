@@ -23,16 +23,16 @@ from edgekit.pipeline.release import BuildResult
 
 __all__ = ["DemoResult", "matched_recipe", "run_demo", "unmatched_recipe"]
 
-_FINETUNE = FinetuneOptions(epochs=6, batch_size=64, learning_rate=0.02, schedule="cosine", flip=True)
+_FINETUNE = FinetuneOptions(epochs=4, batch_size=64, learning_rate=0.02, schedule="cosine", flip=True)
 
 
 def matched_recipe() -> Recipe:
-    """Three channels in ten pruned, the map held by SWA."""
-    return Recipe(compress=CompressOptions(PruneOptions(rate=0.3), _FINETUNE, MatchingOptions(loss="swa", beta=100.0)))
+    """One channel in five pruned, the map held by SWA."""
+    return Recipe(compress=CompressOptions(PruneOptions(rate=0.2), _FINETUNE, MatchingOptions(loss="swa", beta=100.0)))
 
 
 def unmatched_recipe() -> Recipe:
-    """The same with the matching term off and more pruned: compression as it is usually done."""
+    """Half of the channels pruned and the matching term off: compression as it is usually done."""
     return Recipe(compress=CompressOptions(PruneOptions(rate=0.5), _FINETUNE, MatchingOptions(loss="none")))
 
 
