@@ -304,7 +304,7 @@ CASES = {
         Case("vgg", Vgg, (18, 10), {"features": TRACED, "features.4": TRACED, "features.1": TRACED}, "features"),
         Case("mobile", Mobile, (20, 20), {"head": TRACED, "block1": TRACED}, "head", seed=3),
         Case("inverted", Inverted, (16, 16), {"last": CLOSED, "project": TRACED}, "last"),
-        Case("dense", Dense, (12, 12), {"norm": TRACED, "grow1": TRACED}, "norm"),
+        Case("dense", Dense, (12, 12), {"norm": TRACED, "grow1": TRACED}, "norm", seed=4),
         Case("max-pooled-head", MaxPooledHead, (14, 14), {"features": TRACED}, "features"),
         Case("head-reads-input", HeadReadsInput, (14, 14), {"features": TRACED}, "features"),
         Case("norms", Norms, (14, 14), {"mix": TRACED, "features": TRACED}, "mix"),

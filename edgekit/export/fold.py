@@ -19,7 +19,8 @@ def fold_batch_norm(model: onnx.ModelProto) -> int:
     """Fold every `Conv -> BatchNormalization` of `model` in place and return how many there were.
 
     Precondition: initialisers are stored in the graph. Postcondition: the same function up to rounding; no
-    convolution whose only reader is a batch normalisation is left.
+    convolution whose only reader is a batch normalisation with constant parameters is left. Weights that several
+    convolutions share stay shared by those that have no batch normalisation.
     """
     graph = model.graph
     constants = {item.name: item for item in graph.initializer}
@@ -37,6 +38,8 @@ def fold_batch_norm(model: onnx.ModelProto) -> int:
         if not all(name in constants for name in parameters):
             continue
         _fold_pair(graph, conv, norm, constants)
+        # A second normalisation right behind the first now follows the convolution.
+        producers[norm.output[0]] = conv
         folded.append(norm)
     for norm in folded:
         graph.node.remove(norm)
@@ -57,7 +60,8 @@ def _fold_pair(
     gain = gamma / np.sqrt(variance + epsilon)
     new_weight = (weight.astype(np.float64) * gain.reshape(-1, *[1] * (weight.ndim - 1))).astype(weight.dtype)
     new_bias = (beta + (bias - mean) * gain).astype(weight.dtype)
-    names = [f"{conv.input[1]}.folded", f"{norm.output[0]}.bias"]
+    # Named after the normalisation's output, which is unique; the weight's own name may be shared.
+    names = [f"{norm.output[0]}.weight", f"{norm.output[0]}.bias"]
     for name, array in zip(names, (new_weight, new_bias), strict=True):
         tensor = numpy_helper.from_array(array, name)
         graph.initializer.append(tensor)

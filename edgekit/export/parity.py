@@ -22,7 +22,7 @@ __all__ = ["Parity", "check_parity", "measure_parity"]
 _BATCH = 16
 # A map that is nearly empty beside the others is compared on the others' scale: dividing rounding noise by
 # something close to zero would say nothing about the graph.
-_SMALLEST_SCALE = 1e-3
+_SMALLEST_SCALE = 1e-2
 
 
 @dataclass(frozen=True)
@@ -105,8 +105,8 @@ def check_parity(parity: Parity, tolerance: float) -> None:
     Raises:
         BadInputError: The exported graph does not compute what the network computes.
     """
-    worst = max(parity.logits, parity.attribution, parity.own_class)
-    if not worst <= tolerance:
+    # One by one: the maximum of several numbers can lose a NaN.
+    if not all(error <= tolerance for error in (parity.logits, parity.attribution, parity.own_class)):
         raise BadInputError(
             "The exported graph does not answer as the network does.",
             expected=f"relative errors of at most {tolerance:g} on {parity.samples} images",

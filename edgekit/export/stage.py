@@ -26,12 +26,13 @@ from edgekit.export.parity import check_parity, measure_parity
 from edgekit.export.trace import trace
 from edgekit.teacher.checkpoint import LoadedModel
 from edgekit.teacher.explain import explain
-from edgekit.teacher.loading import LoadOptions, load_model
+from edgekit.teacher.load_options import LoadOptions
+from edgekit.teacher.loading import load_model
 from edgekit.teacher.methods.protocol import AttributionMethod
 from edgekit.teacher.methods.registry import METHODS
 from edgekit.teacher.tap import forward_with_tap, head_from_tap, resolve_tap
 
-__all__ = ["GRAPH_NAME", "INTERFACE_NAME", "ExportRequest", "ParityImages", "explained_onnx", "export"]
+__all__ = ["GRAPH_NAME", "INTERFACE_NAME", "ExplainedOnnx", "ExportRequest", "ParityImages", "explained_onnx", "export"]
 
 GRAPH_NAME = "model.onnx"
 INTERFACE_NAME = "interface.json"

@@ -17,7 +17,7 @@ import torch
 from edgekit.attribution.spec import MapSpec
 from edgekit.bundle.golden import GoldenSet, write_golden
 from edgekit.core.canonical import JsonValue
-from edgekit.core.digests import digest_bytes
+from edgekit.core.digests import digest_array, digest_bytes
 from edgekit.core.progress import NULL_OBSERVER, Observer, track
 from edgekit.core.stages import Stage, StageRecord, run_stage
 from edgekit.errors import BadInputError
@@ -81,6 +81,8 @@ def golden(request: GoldenRequest, destination: Path, observer: Observer = NULL_
     Raises:
         BadInputError: As `load_model`; or the teacher's maps are all empty, so there is nothing to preserve.
     """
+    loaded = load_model(request.model, request.load)
+    masks = request.images.masks(loaded.card.input.height, loaded.card.input.width)
     names = "\n".join(
         f"{name} {label}" for name, label in zip(request.images.names, request.images.labels, strict=True)
     )
@@ -93,12 +95,24 @@ def golden(request: GoldenRequest, destination: Path, observer: Observer = NULL_
         "images": digest_bytes("\n".join(request.images.digests).encode()),
         "names": digest_bytes(names.encode()),
     }
+    # Masks are files of their own; only at the size in which they are stored can it be known that none changed.
+    if masks is not None:
+        digests["masks"] = digest_array(masks)
     stage = Stage("golden", _VERSION, options, {"model": request.model}, digests)
-    return run_stage(stage, destination, lambda folder: _make(request, folder, observer), observer)
+
+    def body(folder: Path) -> Mapping[str, Any]:
+        return _make(request, loaded, masks, folder, observer)
+
+    return run_stage(stage, destination, body, observer)
 
 
-def _make(request: GoldenRequest, folder: Path, observer: Observer) -> Mapping[str, Any]:
-    loaded = load_model(request.model, request.load)
+def _make(
+    request: GoldenRequest,
+    loaded: LoadedModel,
+    masks: npt.NDArray[np.bool_] | None,
+    folder: Path,
+    observer: Observer,
+) -> Mapping[str, Any]:
     spec = loaded.card.input
     pixels = request.images.pixels(spec.height, spec.width, observer)
     if not len(pixels):
@@ -130,7 +144,7 @@ def _make(request: GoldenRequest, folder: Path, observer: Observer) -> Mapping[s
             logits=logits,
             maps=maps,
             names=request.images.names,
-            masks=request.images.masks(spec.height, spec.width),
+            masks=masks,
             teacher=loaded.digest,
         ),
         folder,

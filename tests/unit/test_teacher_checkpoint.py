@@ -21,7 +21,8 @@ from edgekit.core.digests import digest_file
 from edgekit.errors import BadInputError
 from edgekit.interface.card import InputSpec, ModelCard
 from edgekit.teacher.checkpoint import FORMAT, LoadedModel, read_tensor_file, save_checkpoint
-from edgekit.teacher.loading import LoadOptions, load_model
+from edgekit.teacher.load_options import LoadOptions
+from edgekit.teacher.loading import load_model
 from edgekit.teacher.surgery import LayerCut, Surgery, apply_surgery
 
 ARCH = "networks:Residual"

@@ -19,7 +19,8 @@ from edgekit.errors import BadInputError, EdgekitError
 from edgekit.interface.card import InputSpec, ModelCard
 from edgekit.teacher.architectures.registry import ARCHITECTURES
 from edgekit.teacher.checkpoint import FORMAT, LoadedModel, save_checkpoint
-from edgekit.teacher.loading import LoadOptions, load_model
+from edgekit.teacher.load_options import LoadOptions
+from edgekit.teacher.loading import load_model
 
 ARCH = "networks:Residual"
 CARD = ModelCard(InputSpec(17, 15), ("a", "b", "c", "d", "e"))

@@ -1,0 +1,34 @@
+"""Explained graphs of the tiny networks, each exported once in a test run, since one takes seconds."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from networks import CASES, Case
+from torch import nn
+
+from edgekit.export.stage import ExplainedOnnx, explained_onnx
+from edgekit.interface.card import InputSpec, ModelCard
+from edgekit.teacher.checkpoint import LoadedModel
+from edgekit.teacher.methods.grad_cam import GRAD_CAM
+
+OPSET = 18
+
+
+def loaded(case: Case, tap: str | None, model: nn.Module | None = None) -> LoadedModel:
+    """The case's network, or another in its place, with a card."""
+    model = case.make() if model is None else model
+    classes = int(model(case.images(2)).shape[1])
+    card = ModelCard(InputSpec(*case.side), tuple(f"class {number}" for number in range(classes)), tap=tap)
+    return LoadedModel(model, card, f"networks:{case.factory.__name__}", {}, None, "")
+
+
+def export_afresh(name: str, tap: str | None, *, use_closed_form: bool = True, opset: int = OPSET) -> ExplainedOnnx:
+    """Export a case's network, without looking whether that was done before."""
+    return explained_onnx(loaded(CASES[name], tap), GRAD_CAM, use_closed_form=use_closed_form, opset=opset)
+
+
+@cache
+def exported(name: str, tap: str) -> ExplainedOnnx:
+    """A case's explained graph. Shared: copy its model before changing it."""
+    return export_afresh(name, tap)
