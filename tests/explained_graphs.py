@@ -211,6 +211,17 @@ def gradient_head(seed: int = 0) -> ModelProto:
     return g.model()
 
 
+def float_tap(seed: int = 0) -> ModelProto:
+    """A tap behind an activation that stays in float, read by integers and by the map."""
+    g = GraphBuilder(seed=seed)
+    x = g.conv("image", 3, 16, stride=2)
+    tap = g.op("Mul", x, g.op("Sigmoid", x))
+    logits = g.linear(g.mean(g.relu(g.conv(tap, 16, 16)), keepdims=0), 16, 5)
+    weights = g.op("MatMul", g.one_hot(logits, 5), g.weight(5, 16))
+    g.finish(logits, g.weighted_sum(g.op("Unsqueeze", weights, g.constant([2, 3], np.int64)), tap))
+    return g.model()
+
+
 def flattened(seed: int = 0) -> ModelProto:
     """No pooling before the classifier: two linear layers on flattened integers, and a map of a pooled gradient."""
     g = GraphBuilder(seed=seed)
@@ -231,6 +242,7 @@ GRAPHS: Mapping[str, Callable[[], ModelProto]] = {
     "gated": gated,
     "shuffled": shuffled,
     "gradient-head": gradient_head,
+    "float-tap": float_tap,
     "flattened": flattened,
 }
 

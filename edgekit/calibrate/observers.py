@@ -151,21 +151,23 @@ class ActivationStream:
     def extremes(self) -> Mapping[str, TensorStats]:
         """First pass."""
         observers = {name: ExtremesObserver(name) for name in self.tensors}
-        for activations in self.run("calibrate: extremes"):
-            for name, values in activations.items():
-                observers[name].update(values)
+        self._feed(observers, "calibrate: extremes")
         return {name: item.result() for name, item in observers.items()}
 
     def histograms(self, extremes: Mapping[str, TensorStats], bins: int, *, centred: bool) -> Mapping[str, TensorStats]:
         """Second pass."""
         observers = {name: HistogramObserver(extremes[name], bins, centred=centred) for name in self.tensors}
-        for activations in self.run("calibrate: histograms"):
-            for name, values in activations.items():
-                observers[name].update(values)
+        self._feed(observers, "calibrate: histograms")
         return {name: item.result() for name, item in observers.items()}
 
-    def run(self, task: str) -> Iterator[Mapping[str, npt.NDArray[np.float32]]]:
-        """One pass: tensor name to float32 [n, ...] for each batch.
+    def _feed(self, observers: Mapping[str, ExtremesObserver] | Mapping[str, HistogramObserver], task: str) -> None:
+        for activations in self.run(task):
+            # Let go one by one: a loop's variable would hold a whole run while the next one is computed.
+            for name in tuple(activations):
+                observers[name].update(activations.pop(name))
+
+    def run(self, task: str) -> Iterator[dict[str, npt.NDArray[np.float32]]]:
+        """One pass: tensor name to float32 [n, ...] for each batch, which is the caller's to empty.
 
         Raises:
             BadInputError: No images, images of another size or type, or another number of them than was announced.
@@ -177,9 +179,8 @@ class ActivationStream:
         self.observer.advanced(task, 0, total)
         for batch in self.images.batches(self._images_a_run()):
             _check_batch(batch, self.graph.input_shape)
-            values = {} if session is None else dict(zip(wanted, _run(session, wanted, batch), strict=True))
             # In graph order: what is wrong with an image is found in the image, not in what was computed from it.
-            yield ({IMAGE: batch} if IMAGE in self.tensors else {}) | values
+            yield ({IMAGE: batch} if IMAGE in self.tensors else {}) | _run(session, wanted, batch)
             done += len(batch)
             self.observer.advanced(task, done, total)
         if done != total:
@@ -213,14 +214,15 @@ def _open(model: Any) -> Any:
         raise BadInputError("ONNX Runtime cannot run the graph.", found=str(cause).partition("\n")[0]) from cause
 
 
-def _run(session: Any, wanted: list[str], batch: npt.NDArray[np.float32]) -> list[npt.NDArray[np.float32]]:
+def _run(session: Any, wanted: list[str], batch: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[np.float32]]:
+    if session is None:
+        return {}
     try:
-        results: list[npt.NDArray[np.float32]] = session.run(wanted, {IMAGE: batch})
+        return dict(zip(wanted, session.run(wanted, {IMAGE: batch}), strict=True))
     except Exception as cause:  # onnxruntime raises its own types that share no public base
         raise UnavailableError(
             "ONNX Runtime failed on the calibration images.", found=str(cause).partition("\n")[0]
         ) from cause
-    return results
 
 
 def _check_batch(batch: npt.NDArray[np.float32], shape: tuple[int, int, int]) -> None:

@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 import pytest
-from onnxruntime.quantization.calibrate import HistogramCollector
+from onnxruntime.quantization import calibrate as runtime_calibration
 
 from edgekit.calibrate.entropy import EntropyCalibrator, divergences
 from edgekit.calibrate.formats import NUMBER_FORMATS, NumberFormat, Range, activation_params, fake_quantise
@@ -47,7 +47,9 @@ def stats_of(values: npt.NDArray[np.float32], bins: int, *, centred: bool = Fals
 
 def runtime_threshold(stats: TensorStats, levels: int) -> Range:
     """What ONNX Runtime's calibration finds on the same histogram."""
-    collector = HistogramCollector("entropy", False, len(stats.histogram.counts), levels, 99.99, "all")
+    collector = runtime_calibration.HistogramCollector(
+        "entropy", False, len(stats.histogram.counts), levels, 99.99, "all"
+    )
     histogram = stats.histogram
     low, high = collector.get_entropy_threshold(
         (
@@ -68,6 +70,27 @@ def test_entropy_is_that_of_onnx_runtime(kind: str, bins: int, levels: int) -> N
     stats = stats_of(sample(kind, seed=bins + levels), bins, centred=True)
     found = EntropyCalibrator(bins, levels).choose_range(stats, NUMBER_FORMATS["x86-u8s8"])
     assert found == runtime_threshold(stats, levels)
+
+
+@pytest.mark.parametrize("kind", ["normal", "relu", "outlier"])
+@pytest.mark.parametrize(("bins", "levels"), [(256, 64), (257, 100), (300, 255)])
+def test_every_divergence_is_that_of_onnx_runtime(
+    kind: str, bins: int, levels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stats = stats_of(sample(kind, 800), bins, centred=True)
+    theirs: list[float] = []
+
+    def recorded(p: npt.NDArray[np.float32], q: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        theirs.append(float(plain(p, q)))
+        return plain(p, q)
+
+    plain = runtime_calibration.entropy
+    monkeypatch.setattr(runtime_calibration, "entropy", recorded)
+    runtime_threshold(stats, levels)
+    ours = divergences(stats.histogram.with_zeros(), levels)
+    # The runtime does not ask where a distribution is empty.
+    assert theirs == ours[np.isfinite(ours)].tolist()
+    assert len(theirs) > 10
 
 
 def test_entropy_by_hand() -> None:
@@ -119,6 +142,18 @@ def test_mse_finds_what_trying_everything_finds(fmt: NumberFormat, kind: str) ->
     tried = {limits: exact_error(stats.histogram, limits, fmt) for limits in candidate_ranges(stats, fmt, 10)}
     found = MseCalibrator(20, 10).choose_range(stats, fmt)
     assert float(tried[found]) <= float(min(tried.values())) * (1 + 1e-9)
+
+
+@FORMATS
+def test_mse_clips_what_is_rare_and_far(fmt: NumberFormat) -> None:
+    counts = np.zeros(40, dtype=np.int64)
+    counts[18:22], counts[39] = 10**7, 1
+    stats = TensorStats("t", -10.0, 10.0, int(counts.sum()), Histogram(-10.0, 10.0, counts, 0))
+    tried = {limits: exact_error(stats.histogram, limits, fmt) for limits in candidate_ranges(stats, fmt, 20)}
+    found = MseCalibrator(40, 20).choose_range(stats, fmt)
+    assert float(tried[found]) <= float(min(tried.values())) * (1 + 1e-9)
+    assert tried[found] < tried[stats.extremes]
+    assert found.amax < 2
 
 
 @FORMATS

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,7 @@ import onnxruntime
 import pytest
 from explained_graphs import ArrayImages, random_images, residual
 
+from edgekit.calibrate import observers
 from edgekit.calibrate.formats import number_format
 from edgekit.calibrate.graph import ExplainedGraph, parse_graph
 from edgekit.calibrate.observers import ActivationStream, ExtremesObserver, HistogramObserver, activation_graph
@@ -124,16 +126,26 @@ class WatchedImages:
             del batch
 
 
-def test_no_batch_outlives_the_next(graph: ExplainedGraph, tensors: tuple[str, ...]) -> None:
+def test_no_batch_outlives_the_next(
+    graph: ExplainedGraph, tensors: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
     images = WatchedImages(40)
     stream = ActivationStream(graph, tensors, images, 2)
-    held = []
-    for activations in stream.run("watched"):
-        held.append(weakref.ref(activations[tensors[3]]))
-        del activations
-        assert sum(reference() is not None for reference in held) <= 1
-    extremes = stream.extremes()
-    stream.histograms(extremes, BINS, centred=False)
+    made: list[weakref.ref[npt.NDArray[np.float32]]] = []
+    most_alive = []
+    plain = observers._run
+
+    def watched(*arguments: Any) -> dict[str, npt.NDArray[np.float32]]:
+        most_alive.append(sum(reference() is not None for reference in made))
+        results = plain(*arguments)
+        made.extend(weakref.ref(values) for values in results.values())
+        return results
+
+    monkeypatch.setattr(observers, "_run", watched)
+    stream.histograms(stream.extremes(), BINS, centred=False)
+    assert len(made) == 2 * 20 * (len(tensors) - 1)
+    # No activation is left when the next run begins, and no batch but the one that is being looked at.
+    assert max(most_alive) == 0
     assert images.most_alive <= 1
 
 

@@ -137,6 +137,33 @@ def test_the_graph_computes_what_a_simulation_computes(name: str, fmt: NumberFor
 
 
 @FORMATS
+@pytest.mark.parametrize(("name", "reader"), [("gradient-head", "ConvTranspose"), ("residual", "MatMul")])
+def test_the_map_branch_reads_rounded_weights(name: str, reader: str, fmt: NumberFormat) -> None:
+    graph = parsed(name)
+    result = quantised(graph, fmt)
+    index = next(index for index, node in enumerate(graph.nodes) if node.op_type == reader)
+    weight = graph.nodes[index].input[1]
+    wanted = Simulation(graph, result, fmt).constant(index, weight)
+    if reader == "MatMul" and fmt.placement == "tensorrt":
+        # The classifier stays in float there, and so does its copy.
+        np.testing.assert_array_equal(wanted, graph.constant(weight))
+    else:
+        assert not np.array_equal(wanted, graph.constant(weight))
+    node = next(item for item in result.model.graph.node if item.name == graph.nodes[index].name)
+    np.testing.assert_array_equal(computed_constant(result.model, node.input[1]), wanted)
+
+
+def computed_constant(model: onnx.ModelProto, name: str) -> npt.NDArray[np.float32]:
+    """The value of a tensor that depends on stored ones alone."""
+    values = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type in ("Cast", "Mul", "Transpose") and all(item in values for item in node.input):
+            inputs = {f"i{slot}": values[item] for slot, item in enumerate(node.input)}
+            values.update(zip(node.output, evaluate(node, inputs), strict=True))
+    return values[name]
+
+
+@FORMATS
 @EVERY_GRAPH
 def test_answers_stay_close_to_the_fp32_graph(name: str, fmt: NumberFormat) -> None:
     graph = parsed(name)
