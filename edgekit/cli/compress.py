@@ -2,60 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
-from edgekit.cli.model_options import model_options
-from edgekit.cli.options import (
-    calib_option,
-    data_option,
-    json_option,
-    model_argument,
-    output_option,
-    quiet_option,
-    recipe_option,
-    seed_option,
-)
-from edgekit.errors import ExitCode
-
-if TYPE_CHECKING:
-    from edgekit.teacher.load_options import LoadOptions
+from edgekit.cli.stage_options import stage_command
 
 __all__ = ["command"]
 
 
 @click.command("compress")
-@model_argument
-@data_option
-@calib_option
-@recipe_option
-@output_option("compress", "Folder for the student and its training history.")
-@seed_option
-@model_options
-@quiet_option
-@json_option
-def command(
-    model: Path,
-    data: Path,
-    calib: Path | None,
-    recipe: str,
-    output: Path,
-    seed: int,
-    load: LoadOptions,
-    quiet: bool,
-    as_json: bool,
-) -> ExitCode:
+@stage_command("compress", "Folder for the student and its training history.")
+def command() -> Any:
     """Prune a classifier and fine-tune it with its map held to the teacher's."""
     from edgekit.api import compress
-    from edgekit.cli.progress import make_observer
-    from edgekit.cli.results import print_record
-    from edgekit.config.recipe import read_recipe
 
-    with make_observer(quiet) as observer:
-        record = compress(
-            model, data, output, calib=calib, recipe=read_recipe(recipe), load=load, seed=seed, observer=observer
-        )
-    print_record(record, output, as_json=as_json)
-    return ExitCode.OK
+    return compress

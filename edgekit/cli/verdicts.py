@@ -8,7 +8,7 @@ import click
 
 from edgekit.cli.tables import render_table, style_outcome
 from edgekit.policy.verdict import Verdict
-from edgekit.verify.diagnose import Finding
+from edgekit.verify.finding import Finding
 
 __all__ = ["render_findings", "render_verdict"]
 
