@@ -57,7 +57,8 @@ def answer_golden(
         images = preprocess(golden.pixels[start : start + _BATCH], spec)
         asked = runner.run(images, teacher_class[start : start + _BATCH])
         free = runner.run(images, np.full(len(images), -1, dtype=np.int32))
-        _check_shapes(asked, golden, len(images))
+        for output in (asked, free):
+            _check_shapes(output, golden, len(images))
         parts.append((asked, free))
     observer.advanced("golden samples", len(golden), len(golden))
     return EngineAnswers(

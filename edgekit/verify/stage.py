@@ -24,7 +24,8 @@ from edgekit.metrics.scores_io import scores_to_dict
 from edgekit.policy.policy import Policy
 from edgekit.policy.verdict import Verdict, judge
 from edgekit.verify.answers import EngineAnswers, answer_golden
-from edgekit.verify.diagnose import Finding, diagnose
+from edgekit.verify.diagnose import diagnose
+from edgekit.verify.finding import Finding
 from edgekit.verify.score import score_answers
 
 __all__ = [

@@ -1,0 +1,80 @@
+"""Faults of the input: the engine is asked again with images prepared in the other ways that are common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from edgekit.bundle.golden import GoldenSet
+from edgekit.engines.protocol import Runner
+from edgekit.interface.card import InputSpec
+from edgekit.verify.answers import EngineAnswers, answer_golden
+from edgekit.verify.finding import Finding, best_of_each, closes, mean_cosine
+
+__all__ = ["find_input_faults"]
+
+_ZERO, _ONE, _HALF = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), (0.5, 0.5, 0.5)
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_COMMON = (
+    ("values in 0..1 and no mean or std", 255.0, _ZERO, _ONE),
+    ("values in 0..255 and no mean or std", 1.0, _ZERO, _ONE),
+    ("values in -1..1", 255.0, _HALF, _HALF),
+    ("the mean and std of ImageNet", 255.0, *_IMAGENET),
+    ("the mean of ImageNet and no std", 255.0, _IMAGENET[0], _ONE),
+)
+
+
+def find_input_faults(golden: GoldenSet, runner: Runner) -> list[Finding]:
+    """Ask again with other preparations; one that restores maps and predictions is a finding.
+
+    Args:
+        golden: A part of the golden set that is small enough to be answered a dozen times.
+        runner: The engine.
+    """
+    before = _match(golden, answer_golden(runner, golden))
+    findings = []
+    for fault, words, spec in _other_preparations(golden.card.input):
+        after = _match(golden, answer_golden(runner, golden, spec=spec))
+        if closes(before, after):
+            findings.append(Finding(fault, f"Maps and predictions match when {words}.", before, after))
+    return best_of_each(findings)
+
+
+def _match(golden: GoldenSet, answers: EngineAnswers) -> float:
+    agreement = float(np.mean(np.argmax(np.nan_to_num(answers.logits), axis=1) == golden.teacher_class))
+    return 0.5 * (agreement + mean_cosine(golden.maps, answers.maps))
+
+
+def _other_preparations(spec: InputSpec) -> Iterator[tuple[str, str, InputSpec]]:
+    swapped = replace(
+        spec,
+        channel_order="BGR" if spec.channel_order == "RGB" else "RGB",
+        mean=spec.mean[::-1],
+        std=spec.std[::-1],
+    )
+    yield "input-channel-order", "red and blue are exchanged in the inputs", swapped
+    for words, divisor, mean, std in _COMMON:
+        other = replace(spec, divisor=divisor, mean=mean, std=std)
+        if other != spec:
+            yield "input-mean-std", f"the inputs are prepared with {words}", other
+            yield "input-mean-std", f"it is undone that the engine prepares them with {words}", _undoing(spec, other)
+
+
+def _undoing(spec: InputSpec, other: InputSpec) -> InputSpec:
+    """A preparation after which an engine that turns what `spec` prepared into what `other` prepares sees `spec`'s.
+
+    With C(p) = (p / d - m) / s of the card and O likewise, such an engine applies O(C^-1(x)). Fed with
+    C(O^-1(C(p))) it sees C(p). All three are affine in p and increasing, so their composition is a preparation too.
+    """
+    mean, std = [], []
+    for m, s, other_m, other_s in zip(spec.mean, spec.std, other.mean, other.std, strict=True):
+        # C(O^-1(x)) = ((x * other_s + other_m) * ratio - m) / s with ratio = other_d / d, and x = (p / d - m) / s.
+        ratio = other.divisor / spec.divisor
+        scale = other_s * ratio / s
+        offset = (other_m * ratio - m) / s
+        # scale * (p / d - m) / s + offset = (p / d - (m - offset * s / scale)) / (s / scale)
+        std.append(s / scale)
+        mean.append(m - offset * s / scale)
+    return replace(spec, mean=(mean[0], mean[1], mean[2]), std=(std[0], std[1], std[2]))
