@@ -27,7 +27,9 @@ from edgekit.teacher.options import GoldenOptions
 
 RECIPE = Recipe(
     golden=GoldenOptions(samples=72),
-    compress=CompressOptions(prune=PruneOptions(rate=0.25), finetune=FinetuneOptions(epochs=1, max_images=256)),
+    compress=CompressOptions(
+        prune=PruneOptions(rate=0.1), finetune=FinetuneOptions(epochs=1, learning_rate=0.005, max_images=256)
+    ),
     policy="lenient",
 )
 STAGES = ("golden", "compress", "export", "calibrate", "build-int8", "verify-int8", "latency", "bundle")
@@ -311,3 +313,45 @@ def test_a_dry_run_builds_nothing(images: Path, tmp_path: Path) -> None:
 def test_the_stages_are_functions_too() -> None:
     assert golden_stage.__name__ == "golden"
     assert {"build", "golden", "compress", "export", "calibrate", "verify", "bundle", "gate"} <= set(api.__all__)
+
+
+@pytest.mark.slow
+def test_the_stages_one_by_one_end_in_a_bundle_too(images: Path, recipe_file: Path, tmp_path: Path) -> None:
+    stages = tmp_path / "by-hand" / "stages"
+    common = ("--data", images, "--recipe", recipe_file)
+    steps: list[tuple[object, ...]] = [
+        ("golden", teacher_path(), *common, "-o", stages / "golden"),
+        ("compress", teacher_path(), *common, "-o", stages / "compress"),
+        ("export", stages / "compress" / "student.pt", *common, "-o", stages / "export"),
+        (
+            "calibrate",
+            stages / "export",
+            "--calib",
+            images / "images" / "train",
+            "--recipe",
+            recipe_file,
+            "-o",
+            stages / "calibrate",
+        ),
+        ("bundle", tmp_path / "by-hand", "--recipe", recipe_file, "--json"),
+    ]
+    for step in steps:
+        done = _cli(*step)
+        assert done.returncode == 0, (step, done.stderr)
+    told = json.loads(done.stdout)
+    assert told["status"] == "released"
+    assert _cli("gate", told["archive"]).returncode == 0
+    assert _cli("gate", told["bundle"], "--policy", "strict").returncode in (1, 6)
+
+
+def test_a_changed_byte_closes_the_gate(built: BuildResult, tmp_path: Path) -> None:
+    copy = tmp_path / "release"
+    shutil.copytree(built.folder, copy)
+    engine = copy / "engine" / "model.onnx"
+    data = bytearray(engine.read_bytes())
+    data[len(data) // 2] ^= 1
+    engine.write_bytes(bytes(data))
+    for command in ("gate", "verify", "bench"):
+        result = _cli(command, copy)
+        assert result.returncode == 4, (command, result.stderr)
+        assert "Traceback" not in result.stderr
