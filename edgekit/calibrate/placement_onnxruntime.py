@@ -30,7 +30,7 @@ _JOINS = frozenset({"Add", "AveragePool", "Concat", "Mul"})
 _AVERAGES = frozenset({"GlobalAveragePool", "ReduceMean"})
 _AVERAGES_STAY = "it averages whole maps, which is cheap in float and finer"
 _UNFUSED = {
-    "BatchNormalization": "the export did not fold it into the convolution before it",
+    "BatchNormalization": "it is not folded into a convolution",
     "Relu": "it follows an operation that stays in float",
     "Clip": "it follows an operation that stays in float",
 }
