@@ -74,12 +74,13 @@ def gate(bundle: Bundle, policy: Policy | None = None) -> Verdict:
         )
     table = bundle_scores(bundle, bundle.golden())
     own = judge(bundle_policy(bundle), table)
-    if own.to_dict() != bundle.read_json(VERDICT):
+    stored = bundle.read_json(VERDICT)
+    if own.to_dict() != stored:
         raise IntegrityError(
             "The stored verdict is not what the bundle's policy says about its scores.",
             where=str(bundle.path(VERDICT)),
             expected=own.outcome,
-            found=str(bundle.read_json(VERDICT).get("outcome")),
+            found=str(stored.get("outcome")) if isinstance(stored, dict) else "something else than a verdict",
         )
     if bundle.manifest.status == "released" and own.outcome != "pass":
         raise IntegrityError(

@@ -82,7 +82,7 @@ def _signs(teacher: Maps, engine: Maps, before: float) -> Iterator[Finding]:
         (
             "sign-lost",
             "where the teacher's are positive, and do not vanish elsewhere: an absolute value stands for the ReLU",
-            np.where(teacher > 0, engine, 0),
+            np.where((teacher > 0) & (engine >= 0).all(), engine, 0),
         ),
     ):
         after = mean_cosine(teacher, undone.astype(np.float32))

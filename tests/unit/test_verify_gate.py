@@ -1,0 +1,156 @@
+"""The gate: the stored evidence is judged anew, and a bundle that claims more than its scores show is refused."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from faulty import with_weights
+from tiny_golden import GRAPH, tiny_golden
+
+from edgekit.bundle.assemble import BundleRequest, bundle, contents_from_folder
+from edgekit.bundle.golden import write_golden
+from edgekit.bundle.layout import GOLDEN, LINEAGE, MODEL, POLICY, RECIPE, SCORES, VERDICT
+from edgekit.bundle.open import Bundle, open_bundle
+from edgekit.core.canonical import dump_canonical, read_json
+from edgekit.errors import BadInputError, IntegrityError
+from edgekit.policy.document import load_preset
+from edgekit.verify.gate import bundle_policy, bundle_scores, gate
+from edgekit.verify.stage import SCORES_NAME, VERDICT_NAME, VerifyRequest, verify
+
+Documents = dict[str, Any]
+
+
+def assembled(work: Path, graph: Path = GRAPH, count: int = 80, status: str = "released", **other: Any) -> Bundle:
+    """A bundle of a verified graph; `other` replaces stored documents, None leaves one out."""
+    golden = tiny_golden(count)
+    write_golden(golden, work / "golden")
+    policy = load_preset("default")
+    verify(VerifyRequest("reference", graph, work / "golden", policy), work / "verified")
+    documents: Documents = {
+        POLICY: policy.to_dict(),
+        RECIPE: {"seed": 0},
+        LINEAGE: {"stages": []},
+        SCORES: read_json(work / "verified" / SCORES_NAME),
+        VERDICT: read_json(work / "verified" / VERDICT_NAME),
+        **other,
+    }
+    request = BundleRequest(
+        target="cpu",
+        engine="reference",
+        precision="fp32",
+        status=status,
+        card=golden.card,
+        map_spec=golden.map_spec,
+        contents={
+            MODEL: graph,
+            **contents_from_folder(GOLDEN, work / "golden"),
+            **{name: dump_canonical(document) for name, document in documents.items() if document is not None},
+        },
+        lineage={"teacher": "0" * 64},
+    )
+    shutil.rmtree(work / "release", ignore_errors=True)
+    bundle(request, work / "release")
+    return open_bundle(work / "release")
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("gate")
+
+
+def damaged(work: Path) -> Path:
+    return with_weights(GRAPH, work / "damaged.onnx", lambda w: w[::-1] if w.shape == (4, 3) and w.max() < 1 else None)
+
+
+def test_a_released_bundle_passes(work: Path) -> None:
+    release = assembled(work)
+    verdict = gate(release)
+    assert verdict.outcome == "pass"
+    assert verdict.to_dict() == release.read_json(VERDICT)
+    assert bundle_policy(release) == load_preset("default")
+    assert bundle_scores(release, release.golden()).sample == tiny_golden(80).digests
+
+
+def test_a_blocked_bundle_says_so(work: Path, tmp_path: Path) -> None:
+    assert gate(assembled(tmp_path, damaged(work), status="blocked")).outcome == "fail"
+
+
+def test_too_few_samples_stay_inconclusive(tmp_path: Path) -> None:
+    assert gate(assembled(tmp_path, count=20, status="inconclusive")).outcome == "inconclusive"
+
+
+def test_another_policy_gives_another_verdict(work: Path) -> None:
+    release = assembled(work)
+    strict = gate(release, load_preset("strict"))
+    assert strict.policy == load_preset("strict")
+    # 80 faultless samples do not show what "strict" wants to be shown.
+    assert strict.outcome == "inconclusive"
+
+
+def test_a_bundle_that_was_never_verified_has_nothing_to_judge(work: Path) -> None:
+    release = assembled(work, status="unverified", **{SCORES: None, VERDICT: None})
+    with pytest.raises(BadInputError, match="never verified") as caught:
+        gate(release)
+    assert "edgekit verify" in (caught.value.hint or "")
+
+
+def test_a_release_whose_own_evidence_fails_is_refused(work: Path, tmp_path: Path) -> None:
+    for graph, count in ((damaged(work), 80), (GRAPH, 20)):
+        release = assembled(tmp_path / str(count), graph, count, status="released")
+        with pytest.raises(IntegrityError, match="calls itself released"):
+            gate(release)
+        with pytest.raises(IntegrityError):
+            gate(release, load_preset("lenient"))
+
+
+def changed(document: Documents, change: Callable[[Documents], Any]) -> Documents:
+    document = {**document}
+    change(document)
+    return document
+
+
+def test_a_verdict_that_the_scores_do_not_give(work: Path, tmp_path: Path) -> None:
+    """A fail passed off as a pass, with every digest right."""
+    good = assembled(work).read_json(VERDICT)
+    release = assembled(tmp_path, damaged(work), status="released", **{VERDICT: good})
+    with pytest.raises(IntegrityError, match="stored verdict") as caught:
+        gate(release)
+    assert (caught.value.expected, caught.value.found) == ("fail", "pass")
+
+
+def test_a_policy_that_was_softened_afterwards(tmp_path: Path, work: Path) -> None:
+    release = assembled(tmp_path, damaged(work), status="blocked", **{POLICY: load_preset("lenient").to_dict()})
+    with pytest.raises(IntegrityError, match="stored verdict"):
+        gate(release)
+
+
+def test_scores_about_other_samples(work: Path, tmp_path: Path) -> None:
+    sound = assembled(work).read_json(SCORES)
+    for release in (
+        assembled(tmp_path / "fewer", count=79, **{SCORES: sound}),
+        assembled(
+            tmp_path / "labels",
+            **{SCORES: changed(sound, lambda raw: raw.update(label=[(label + 1) % 4 for label in raw["label"]]))},
+        ),
+    ):
+        with pytest.raises(IntegrityError, match="other samples"):
+            gate(release)
+
+
+@pytest.mark.parametrize(
+    "raw", [{}, [], {"name": "x"}, {"name": "x", "confidence": 2, "min_samples": 1, "clauses": []}]
+)
+def test_a_malformed_policy_is_an_integrity_error(tmp_path: Path, raw: Any) -> None:
+    release = assembled(tmp_path, **{POLICY: raw})
+    with pytest.raises(IntegrityError, match="policy is malformed"):
+        gate(release)
+
+
+def test_a_verdict_that_is_no_mapping(tmp_path: Path) -> None:
+    release = assembled(tmp_path, **{VERDICT: [1, 2]})
+    with pytest.raises(IntegrityError):
+        gate(release)
