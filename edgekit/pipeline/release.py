@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,6 +119,7 @@ def make_release(request: ReleaseRequest, observer: Observer = NULL_OBSERVER) ->
         UnavailableError: The disk is full.
     """
     observer.stage_started("bundle")
+    begun = time.monotonic()
     folders = request.folders
     golden = read_golden(folders.golden)
     latency_file = folders.latency / LATENCY_NAME
@@ -134,7 +136,12 @@ def make_release(request: ReleaseRequest, observer: Observer = NULL_OBSERVER) ->
     if manifest is None:
         manifest = _write(request, golden, selection, verified, latency, lineage, destination, observer)
     _retire_other(folders, selection.status)
-    observer.stage_finished("bundle", skipped=skipped, seconds=0.0, summary=f"{selection.status}: {destination.name}/")
+    observer.stage_finished(
+        "bundle",
+        skipped=skipped,
+        seconds=time.monotonic() - begun,
+        summary=f"{selection.status}: {destination.name}/",
+    )
     return BuildResult(
         folder=destination,
         manifest=manifest,
