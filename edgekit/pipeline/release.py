@@ -131,11 +131,12 @@ def make_release(request: ReleaseRequest, observer: Observer = NULL_OBSERVER) ->
     lineage = {name: record.key for name, record in request.records.items()}
     lineage["teacher"] = golden.teacher
     lineage["recipe"] = digest_bytes(dump_canonical(recipe_to_dict(request.recipe)))
+    # First, so that a kill can leave no bundle but never the release of a build that is now blocked.
+    _retire_other(folders, selection.status)
     manifest = _unchanged(destination, lineage, selection)
     skipped = manifest is not None
     if manifest is None:
         manifest = _write(request, golden, selection, verified, latency, lineage, destination, observer)
-    _retire_other(folders, selection.status)
     observer.stage_finished(
         "bundle",
         skipped=skipped,
