@@ -108,7 +108,7 @@ def _unexplained(golden: GoldenSet, cosine: float, agreement: float) -> Finding:
     return Finding(
         "maps-drifted",
         f"Predictions agree on {agreement:.1%} but the maps' mean cosine is {cosine:.3f}, and no layout or input fault "
-        "explains it: compression moved the maps. Prune less, or raise compress.matching.beta.",
+        "explains it: compression moved the maps. Prune less, train longer, or hold the map (compress.matching).",
         cosine,
         cosine,
     )
