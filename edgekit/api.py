@@ -96,7 +96,7 @@ def golden(model: PathLike, data: PathLike, output: PathLike, **options: Any) ->
     from edgekit.teacher.golden import golden as run
 
     given = _Given(model, data, **options)
-    request = GoldenRequest(given.model, given.load, given.images.golden, given.recipe.export.method)
+    request = GoldenRequest(given.model, given.load, given.images.golden, given.recipe.export.maps)
     return run(request, Path(output), given.observer)
 
 

@@ -10,9 +10,10 @@ from torch import nn
 from edgekit.export.stage import ExplainedOnnx, explained_onnx
 from edgekit.interface.card import InputSpec, ModelCard
 from edgekit.teacher.checkpoint import LoadedModel
-from edgekit.teacher.methods.grad_cam import GRAD_CAM
+from edgekit.teacher.options import MapOptions
 
 OPSET = 18
+GRAD_CAM_ONLY = MapOptions()
 
 
 def loaded(case: Case, tap: str | None, model: nn.Module | None = None) -> LoadedModel:
@@ -23,9 +24,11 @@ def loaded(case: Case, tap: str | None, model: nn.Module | None = None) -> Loade
     return LoadedModel(model, card, f"networks:{case.factory.__name__}", {}, None, "")
 
 
-def export_afresh(name: str, tap: str | None, *, use_closed_form: bool = True, opset: int = OPSET) -> ExplainedOnnx:
+def export_afresh(
+    name: str, tap: str | None, *, use_closed_form: bool = True, opset: int = OPSET, maps: MapOptions = GRAD_CAM_ONLY
+) -> ExplainedOnnx:
     """Export a case's network, without looking whether that was done before."""
-    return explained_onnx(loaded(CASES[name], tap), GRAD_CAM, use_closed_form=use_closed_form, opset=opset)
+    return explained_onnx(loaded(CASES[name], tap), maps, use_closed_form=use_closed_form, opset=opset)
 
 
 @cache

@@ -11,17 +11,30 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgekit.attribution.spec import MapSpec
+from edgekit.attribution.spec import NO_CLASS, MapSpec, MapView
 from edgekit.core.canonical import read_json, write_json
 from edgekit.core.digests import digest_array
 from edgekit.core.files import read_bytes, write_bytes
 from edgekit.errors import BadInputError, IntegrityError
 from edgekit.interface.card import ModelCard
 
-__all__ = ["GOLDEN_NAME", "GoldenSet", "read_golden", "write_golden"]
+__all__ = ["GOLDEN_NAME", "FurtherMaps", "GoldenSet", "read_golden", "write_golden"]
 
 GOLDEN_NAME = "golden.json"
 _FORMAT = "edgekit.golden/1"
+
+
+@dataclass(frozen=True)
+class FurtherMaps:
+    """Maps beside the first tap's map of the teacher's top-1.
+
+    Attributes:
+        view: Which they are.
+        maps: float32 [N, h, w], the teacher's, raw.
+    """
+
+    view: MapView
+    maps: npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -39,6 +52,7 @@ class GoldenSet:
         masks: bool [N, height, width] of the object, or None when no sample has one; a sample without a mask is
             all False.
         teacher: SHA-256 of the teacher's file.
+        further: The other maps that an image has, in the order of `map_spec.views`; empty when it has one.
     """
 
     card: ModelCard
@@ -50,6 +64,7 @@ class GoldenSet:
     names: tuple[str, ...]
     masks: npt.NDArray[np.bool_] | None
     teacher: str
+    further: tuple[FurtherMaps, ...] = ()
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -64,6 +79,21 @@ class GoldenSet:
         """The teacher's top-1, int64 [N]."""
         top: npt.NDArray[np.int64] = np.argmax(self.logits, axis=1).astype(np.int64)
         return top
+
+    @property
+    def explained_classes(self) -> npt.NDArray[np.int32]:
+        """The classes that the teacher's maps explain, int32 [N, k]: what an engine is asked for to compare with them.
+
+        Column j holds the teacher's answer of rank j; `NO_CLASS` where only positive classes are explained and the
+        logit is not above zero.
+        """
+        if self.map_spec.classes == 1 and self.map_spec.class_choice == "top":
+            return self.teacher_class.astype(np.int32)[:, None]
+        ranked = np.argsort(-self.logits, axis=1, kind="stable")[:, : self.map_spec.classes]
+        if self.map_spec.class_choice == "positive":
+            positive = np.take_along_axis(self.logits, ranked, axis=1) > 0
+            ranked = np.where(positive, ranked, NO_CLASS)
+        return ranked.astype(np.int32)
 
 
 def write_golden(golden: GoldenSet, folder: Path) -> None:
@@ -96,7 +126,12 @@ def _arrays(golden: GoldenSet) -> dict[str, npt.NDArray[Any]]:
     }
     if golden.masks is not None:
         arrays["masks"] = golden.masks
-    return arrays
+    return arrays | {_further_name(number): item.maps for number, item in enumerate(golden.further)}
+
+
+def _further_name(number: int) -> str:
+    """File name, without its ending, of the maps of view `number` + 2, counted from 1 as the engine's outputs are."""
+    return f"maps_{number + 2}"
 
 
 def read_golden(folder: Path) -> GoldenSet:
@@ -136,10 +171,20 @@ def read_golden(folder: Path) -> GoldenSet:
         names=names,
         masks=_read_array(masks_path, np.bool_, (count, *image)) if masks_path.exists() else None,
         teacher=teacher,
+        further=tuple(
+            FurtherMaps(
+                view,
+                _read_array(
+                    folder / f"{_further_name(number)}.npy", np.float32, (count, view.spec.height, view.spec.width)
+                ),
+            )
+            for number, view in enumerate(spec.views[1:])
+        ),
     )
     if golden.digests != digests:
         raise IntegrityError("A golden sample is not the image its digest names.", where=where)
-    if not (np.isfinite(golden.logits).all() and np.isfinite(golden.maps).all()):
+    every = (golden.logits, golden.maps, *(item.maps for item in golden.further))
+    if not all(np.isfinite(array).all() for array in every):
         raise IntegrityError("A golden set holds answers that are not finite.", where=where)
     if golden.labels.min(initial=-1) < -1 or golden.labels.max(initial=-1) >= len(card.classes):
         raise IntegrityError("A golden set holds a label outside its classes.", where=where)

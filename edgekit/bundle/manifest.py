@@ -195,11 +195,8 @@ def _card(value: object, where: str) -> ModelCard:
 
 
 def _map_spec(value: object, where: str) -> MapSpec:
-    _same_keys(_mapping(value, where, "map"), {field.name for field in fields(MapSpec)}, where, "map")
-    spec = MapSpec.from_dict(value, where=where)
-    if type(spec.height) is not int or type(spec.width) is not int or type(spec.nonnegative) is not bool:
-        raise _malformed(where, "map", "whole numbers for height and width, true or false for nonnegative", value)
-    return spec
+    # Which keys may be left out is the specification's own affair; the bytes are compared afterwards.
+    return MapSpec.from_dict(_mapping(value, where, "map"), where=f"{where}: map")
 
 
 def _lineage(value: object, where: str) -> dict[str, str]:

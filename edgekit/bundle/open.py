@@ -111,8 +111,9 @@ class Bundle:
 
 
 def _answers(card: ModelCard, map_spec: MapSpec) -> tuple[ModelCard, MapSpec]:
-    """What two networks must share for their answers to be comparable: everything but where the tap is inside."""
-    return replace(card, tap=None), replace(map_spec, tap="")
+    """What two networks must share for their answers to be comparable: everything but where the taps are inside."""
+    without_names = tuple(replace(tap, tap="") for tap in map_spec.further_taps)
+    return replace(card, tap=None, further_taps=()), replace(map_spec, tap="", further_taps=without_names)
 
 
 def open_bundle(path: Path, *, unpack_to: Path | None = None) -> Bundle:

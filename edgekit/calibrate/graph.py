@@ -16,6 +16,7 @@ import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
+from edgekit.attribution.spec import output_name
 from edgekit.core.digests import digest_bytes
 from edgekit.core.files import read_bytes
 from edgekit.errors import BadInputError
@@ -216,11 +217,12 @@ def _check_is_explained(graph: ExplainedGraph, where: str) -> None:
     stored = {tensor.name for tensor in model.graph.initializer}
     inputs = [value.name for value in model.graph.input if value.name not in stored]
     outputs = [value.name for value in model.graph.output]
-    if sorted(inputs) != sorted((IMAGE, CLASS_INDEX)) or outputs != [LOGITS, ATTRIBUTION]:
+    maps = [output_name(tap) for tap in range(max(1, len(outputs) - 1))]
+    if sorted(inputs) != sorted((IMAGE, CLASS_INDEX)) or outputs != [LOGITS, *maps]:
         raise BadInputError(
             "The ONNX graph is not an explained graph.",
             where=where,
-            expected=f"inputs {IMAGE} and {CLASS_INDEX}, outputs {LOGITS} and {ATTRIBUTION}",
+            expected=f"inputs {IMAGE} and {CLASS_INDEX}, outputs {', '.join((LOGITS, *maps))}",
             found=f"inputs {', '.join(inputs)}, outputs {', '.join(outputs)}",
             hint="make it with 'edgekit export' or 'edgekit build'",
         )

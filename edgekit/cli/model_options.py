@@ -28,7 +28,12 @@ _OPTIONS = (
     click.option("--mean", metavar="R,G,B", help="Mean of the inputs, after scaling to 0..1."),
     click.option("--std", metavar="R,G,B", help="Standard deviation of the inputs, after scaling to 0..1."),
     click.option("--classes", metavar="A,B,...", help="Class names in the order of the logits, or a file of lines."),
-    click.option("--tap", metavar="MODULE", help="Module whose output the map lives on. [default: found]"),
+    click.option(
+        "--tap",
+        metavar="MODULE",
+        multiple=True,
+        help="Module whose output the map lives on; again for a map at another. [default: found]",
+    ),
 )
 _NAMES = ("arch", "arch_args", "card", "input_size", "mean", "std", "classes", "tap")
 
@@ -63,7 +68,8 @@ def _load_options(said: dict[str, Any]) -> LoadOptions:
     if said["classes"]:
         card["classes"] = _class_names(said["classes"])
     if said["tap"]:
-        card["tap"] = said["tap"]
+        card["tap"], *further = said["tap"]
+        card["further_taps"] = further
     return LoadOptions(arch=said["arch"], arguments=_arguments(said["arch_args"]), card=card)
 
 

@@ -26,7 +26,7 @@ from edgekit.core.progress import NULL_OBSERVER, Observer
 from edgekit.errors import BadInputError
 from edgekit.interface.card import ModelCard
 from edgekit.interface.preprocess import preprocess
-from edgekit.teacher.tap import Tapped, forward_with_tap
+from edgekit.teacher.tap import Tap, Tapped, as_tap, find_module, forward_with_tap
 
 __all__ = ["EpochRecord", "FinetunePlan", "finetune", "learning_rate_at", "supervised_loss"]
 
@@ -37,7 +37,7 @@ class FinetunePlan:
 
     Attributes:
         card: The card that teacher and student share.
-        tap: Name of the tapped module in both.
+        tap: Where the matched maps live, in both.
         finetune: Schedule and augmentation.
         matching: The matching term; a beta of 0 is the same as no matching.
         seed: Decides image choice, order, augmentation, dropout and the matching loss's draws.
@@ -45,7 +45,7 @@ class FinetunePlan:
     """
 
     card: ModelCard
-    tap: str
+    tap: Tap | str
     finetune: FinetuneOptions
     matching: MatchingOptions
     seed: int = 0
@@ -265,7 +265,8 @@ class _Run:
             # A clone, since what follows the tap may work in place, which a leaf does not allow.
             return output.detach().requires_grad_(self._matching.needs_sensitivity).clone()
 
-        handle = self._teacher.get_submodule(self._plan.tap).register_forward_hook(begin_graph)
+        module = find_module(self._teacher, as_tap(self._plan.tap).name)
+        handle = module.register_forward_hook(begin_graph)
         try:
             return forward_with_tap(self._teacher, self._plan.tap, x)
         finally:
@@ -295,7 +296,7 @@ class _Run:
         if self._matching.needs_teacher and teacher_zero == images:
             raise BadInputError(
                 "The tap is dead: the teacher's map is zero on every training image.",
-                where=self._plan.tap,
+                where=as_tap(self._plan.tap).name,
                 hint="choose another tap with --tap, or set compress.matching.loss to none",
             )
 

@@ -17,10 +17,10 @@ from edgekit.core.canonical import JsonValue, write_json
 from edgekit.core.progress import NULL_OBSERVER, Observer
 from edgekit.core.stages import Stage, StageRecord, run_stage
 from edgekit.teacher.checkpoint import LoadedModel, save_checkpoint
+from edgekit.teacher.discovery import resolve_tap
 from edgekit.teacher.load_options import LoadOptions
 from edgekit.teacher.loading import load_model
 from edgekit.teacher.surgery import Surgery
-from edgekit.teacher.tap import resolve_tap
 
 __all__ = ["HISTORY_NAME", "STUDENT_NAME", "CompressRequest", "compress"]
 

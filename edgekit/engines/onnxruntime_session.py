@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from edgekit.attribution.spec import NO_CLASS, OWN_CLASS, output_name
 from edgekit.core.environment import processor_name
 from edgekit.core.files import read_bytes, write_bytes
 from edgekit.engines.protocol import Availability, EngineInfo, EngineOutput
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["SessionRunner", "SessionSettings", "onnxruntime_availability", "open_session", "store_graph"]
 
 _INPUTS = {"image": "tensor(float)", "class_index": "tensor(int32)"}
-_OUTPUTS = ("logits", "attribution")
+_LOGITS = "logits"
 
 # The key that starts every TensorProto.external_data, as protobuf writes it (length 8, then the text). ONNX Runtime
 # would look for the file it names in the working directory, and take whatever lies there for the weights.
@@ -124,14 +125,26 @@ def store_graph(graph: Path, artifact: Path, settings: SessionSettings) -> Engin
 
 def _check_signature(session: onnxruntime.InferenceSession, artifact: Path) -> None:
     inputs = {value.name: value.type for value in session.get_inputs()}
-    outputs = tuple(value.name for value in session.get_outputs())
-    if inputs != _INPUTS or outputs != _OUTPUTS:
+    outputs = [value.name for value in session.get_outputs()]
+    wanted = [_LOGITS, *(output_name(tap) for tap in range(max(1, len(outputs) - 1)))]
+    if inputs != _INPUTS or outputs != wanted:
         raise IntegrityError(
             "The ONNX graph is not an explained graph.",
             where=str(artifact),
-            expected=f"inputs {_INPUTS}, outputs {list(_OUTPUTS)}",
-            found=f"inputs {inputs}, outputs {list(outputs)}",
+            expected=f"inputs {_INPUTS}, outputs {wanted}",
+            found=f"inputs {inputs}, outputs {outputs}",
             hint="make it with 'edgekit export' or 'edgekit build'",
+        )
+
+
+def _check_classes(asked: npt.NDArray[np.int32], classes: int) -> None:
+    """A class that does not exist has an empty map in the graph, which must not be taken for an answer."""
+    strange = (asked < OWN_CLASS) | ((asked >= classes) & (asked != NO_CLASS))
+    if strange.any():
+        raise BadInputError(
+            "A map was asked for a class that the engine does not have.",
+            expected=f"class indices below {classes}, or {OWN_CLASS} for the engine's own answer",
+            found=str(int(asked[strange][0])),
         )
 
 
@@ -141,7 +154,10 @@ class SessionRunner:
     def __init__(self, session: Any, info: EngineInfo) -> None:
         self._session = session
         self._info = info
-        self._shape = next(tuple(value.shape[1:]) for value in session.get_inputs() if value.name == "image")
+        shapes = {value.name: value.shape for value in session.get_inputs()}
+        self._shape = tuple(shapes["image"][1:])
+        self._columns = int(shapes["class_index"][1]) if len(shapes["class_index"]) == 2 else None
+        self._outputs = [value.name for value in session.get_outputs()]
 
     @property
     def info(self) -> EngineInfo:
@@ -158,19 +174,31 @@ class SessionRunner:
                 expected=f"float32 [N, {', '.join(map(str, self._shape))}]",
                 found=f"{images.dtype} {list(images.shape)}",
             )
-        if class_index.dtype != np.int32 or class_index.shape != images.shape[:1]:
-            raise BadInputError(
-                "class_index does not fit the batch.",
-                expected=f"int32 [{len(images)}]",
-                found=f"{class_index.dtype} {list(class_index.shape)}",
-            )
+        asked = self._asked(class_index, len(images))
         try:
-            logits, attribution = self._session.run(_OUTPUTS, {"image": images, "class_index": class_index})
+            logits, *maps = self._session.run(self._outputs, {"image": images, "class_index": asked})
         except Exception as cause:  # onnxruntime raises its own types that share no public base
             raise UnavailableError(
                 "ONNX Runtime failed while running the engine.", found=str(cause).splitlines()[0]
             ) from cause
-        return EngineOutput(logits, attribution)
+        _check_classes(asked, logits.shape[1])
+        if self._columns is not None:
+            maps = [tap[:, column] for tap in maps for column in range(self._columns)]
+        return EngineOutput(logits, maps[0], tuple(maps[1:]))
+
+    def _asked(self, class_index: npt.NDArray[np.int32], count: int) -> npt.NDArray[np.int32]:
+        shapes = [(count,)] if self._columns is None else [(count,), (count, self._columns)]
+        if class_index.dtype != np.int32 or class_index.shape not in shapes:
+            raise BadInputError(
+                "class_index does not fit the batch.",
+                expected="int32 " + " or ".join(str(list(shape)) for shape in shapes),
+                found=f"{class_index.dtype} {list(class_index.shape)}",
+            )
+        if self._columns is None or class_index.ndim == 2:
+            return class_index
+        asked = np.full((count, self._columns), OWN_CLASS, dtype=np.int32)
+        asked[:, 0] = class_index
+        return asked
 
     def close(self) -> None:
         """Release the session."""

@@ -1,7 +1,9 @@
 """What every engine offers: to be built from an explained ONNX graph, and to be run.
 
 An engine's graph has two inputs, `image` float32 [N, 3, H, W] and `class_index` int32 [N] (-1: the engine's own
-top-1), and two outputs, `logits` float32 [N, classes] and `attribution` float32 [N, h, w].
+top-1), and two outputs, `logits` float32 [N, classes] and `attribution` float32 [N, h, w]. A graph with maps of k
+classes takes `class_index` int32 [N, k] (-1 in column j: its own answer of rank j) and answers [N, k, h, w]; a graph
+with several taps has an output for each, `attribution`, `attribution_2` and so on.
 """
 
 from __future__ import annotations
@@ -50,11 +52,13 @@ class EngineOutput:
 
     Attributes:
         logits: float32 [N, classes].
-        attribution: float32 [N, h, w], raw.
+        attribution: float32 [N, h, w], raw: the first tap's map of the first class.
+        further: The other maps, float32 [N, h, w] each: tap by tap, and class by class within.
     """
 
     logits: npt.NDArray[np.float32]
     attribution: npt.NDArray[np.float32]
+    further: tuple[npt.NDArray[np.float32], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,9 @@ class Runner(Protocol):
 
         Args:
             images: float32 [N, 3, H, W], prepared by `interface.preprocess`.
-            class_index: int32 [N]; -1 explains the engine's own top-1.
+            class_index: int32 [N], or [N, k] for an engine with maps of k classes: -1 explains the engine's own
+                answer, `NO_CLASS` none. An engine with maps of several classes that is given [N] explains its own
+                answers besides.
 
         Raises:
             BadInputError: Shapes or dtypes differ from the engine's inputs.

@@ -1,8 +1,8 @@
 """The map without gradients, where the head provably is average pooling and one linear layer.
 
-For logits = W mean_hw(A) + b the gradient of logit c with respect to A_k is W[c, k] / (h w) at every cell, so the
-Grad-CAM weights are alpha_k = W[c, k] / (h w): a row of W, whatever the image. That holds only for this very head;
-so the head is traced and each of its operations is looked at, and anything not recognised keeps the gradient.
+For logits = W mean_hw(A) + b the gradient of logit c with respect to A_k is W[c, k] / (h w) at every cell: a row of W,
+whatever the image. That holds only for this very head; so the head is traced and each of its operations is looked at,
+and anything not recognised keeps the traced gradient.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from torch import fx
 
 from edgekit.errors import BadInputError, DefectError
 from edgekit.export.trace import trace
-from edgekit.teacher.methods.grad_cam import GradCam, weighted_map
-from edgekit.teacher.methods.protocol import AttributionMethod, Explained, Head, chosen_class
+from edgekit.teacher.class_choice import chosen_classes
+from edgekit.teacher.explain import Head, pulled_back
+from edgekit.teacher.methods.protocol import AttributionMethod
 
-__all__ = ["ClosedFormGradCam", "closed_form", "pooled_linear_weight"]
+__all__ = ["PooledLinearGradient", "closed_form", "pooled_linear_weight"]
 
 _aten = torch.ops.aten
 _MEANS = {_aten.mean.dim}
@@ -28,45 +29,50 @@ _IDENTITIES = {_aten.clone.default, _aten.detach.default, _aten.alias.default}
 
 
 @dataclass(frozen=True)
-class ClosedFormGradCam:
-    """Grad-CAM of a pooled linear head.
+class PooledLinearGradient:
+    """The gradient of a pooled linear head, known without differentiation; stands in for `pulled_back`.
 
     Attributes:
         weight: [classes, C], the linear layer's.
     """
 
     weight: torch.Tensor
-    name: str = GradCam.name
-    nonnegative: bool = GradCam.nonnegative
 
-    def __call__(self, head: Head, activation: torch.Tensor, class_index: torch.Tensor) -> Explained:
-        """Explain one batch; see `AttributionMethod`."""
+    def __call__(
+        self, head: Head, activation: torch.Tensor
+    ) -> tuple[torch.Tensor, Callable[[torch.Tensor], torch.Tensor]]:
+        """Logits, and the function from a chosen class, int32 [N], to its gradient [N, C, 1, 1]."""
         logits = head(activation)
-        cells = activation.shape[2] * activation.shape[3]
-        alpha = (self.weight / cells)[chosen_class(logits, class_index).to(torch.int64)]
-        return Explained(logits, weighted_map(alpha, activation))
+        each_cell = self.weight / (activation.shape[2] * activation.shape[3])
+
+        def gradient(chosen: torch.Tensor) -> torch.Tensor:
+            exists = chosen < each_cell.shape[0]
+            rows = each_cell[torch.where(exists, chosen, 0).to(torch.int64)]
+            return (rows * exists[:, None].to(rows.dtype))[:, :, None, None]
+
+        return logits, gradient
 
 
-def closed_form(method: AttributionMethod, head: Head, activation: torch.Tensor) -> ClosedFormGradCam | None:
-    """The closed form of `method` for `head`, or None where it is not provably equal.
+def closed_form(method: AttributionMethod, head: Head, activation: torch.Tensor) -> PooledLinearGradient | None:
+    """The gradient of `head` in closed form, or None where it is not provably equal.
 
     Args:
-        method: The attribution method asked for.
+        method: The attribution method asked for, to compare its maps.
         head: The network from the tap on, for the images behind `activation`.
         activation: Example [N, C, h, w], N at least 2.
 
     Raises:
         DefectError: The head looked right and yet the two forms differ: the proof itself is wrong.
     """
-    if method.name != GradCam.name:
-        return None
     weight = pooled_linear_weight(head, activation)
     if weight is None:
         return None
-    candidate = ClosedFormGradCam(weight)
-    own = torch.full((len(activation),), -1, dtype=torch.int32)
-    expected = method(head, activation, own).attribution
-    found = candidate(head, activation, own).attribution
+    candidate = PooledLinearGradient(weight)
+    own = torch.full((len(activation), 1), -1, dtype=torch.int32)
+    expected, found = (
+        method(activation, gradient(chosen_classes(logits, own)[:, 0]))
+        for logits, gradient in (pulled_back(head, activation), candidate(head, activation))
+    )
     if not torch.allclose(found, expected, rtol=1e-4, atol=1e-6 * float(expected.abs().max()) + 1e-12):
         raise DefectError("The closed form of the map differs from its gradient.", where=method.name)
     return candidate

@@ -6,7 +6,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import onnx
 import torch
@@ -16,23 +16,22 @@ from edgekit.errors import BadInputError, DefectError
 from edgekit.export.fold import fold_batch_norm
 from edgekit.export.trace import NamedInputs
 
-__all__ = ["BATCH", "INPUT_NAMES", "OUTPUT_NAMES", "onnx_from_trace"]
+__all__ = ["BATCH", "INPUT_NAMES", "onnx_from_trace"]
 
 INPUT_NAMES = ("image", "class_index")
-OUTPUT_NAMES = ("logits", "attribution")
 BATCH = "batch"
 _LARGEST_BATCH = 65536
 
 
 def onnx_from_trace(
-    graph: fx.GraphModule, images: torch.Tensor, class_index: torch.Tensor, opset: int
+    graph: fx.GraphModule, arguments: tuple[torch.Tensor, torch.Tensor], maps: Sequence[str], opset: int
 ) -> onnx.ModelProto:
     """Write a traced explanation as ONNX with a dynamic batch.
 
     Args:
-        graph: From `trace`, taking images and class_index and returning logits and attribution.
-        images: float32 [N, 3, H, W], N at least 2.
-        class_index: int32 [N].
+        graph: From `trace`, taking images and class_index and returning logits and maps.
+        arguments: Example images float32 [N, 3, H, W], N at least 2, and class_index int32 [N] or [N, k].
+        maps: Names of the outputs with maps.
         opset: ONNX operator set.
 
     Raises:
@@ -43,13 +42,13 @@ def onnx_from_trace(
     with _quiet_exporter():
         try:
             program = torch.export.export(
-                named, (images, class_index), dynamic_shapes={"image": {0: batch}, "class_index": {0: batch}}
+                named, arguments, dynamic_shapes={"image": {0: batch}, "class_index": {0: batch}}
             )
             exported = torch.onnx.export(
                 program,
                 dynamo=True,
                 input_names=list(INPUT_NAMES),
-                output_names=list(OUTPUT_NAMES),
+                output_names=["logits", *maps],
                 opset_version=opset,
                 optimize=True,
                 verbose=False,

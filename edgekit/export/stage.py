@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import torch
+from torch import nn
 
-from edgekit.attribution.spec import MapSpec
+from edgekit.attribution.spec import OWN_CLASS, MapSpec
 from edgekit.core.canonical import JsonValue, write_json
 from edgekit.core.digests import digest_bytes
 from edgekit.core.files import write_bytes
@@ -25,12 +26,12 @@ from edgekit.export.options import ExportOptions
 from edgekit.export.parity import check_parity, measure_parity
 from edgekit.export.trace import trace
 from edgekit.teacher.checkpoint import LoadedModel
-from edgekit.teacher.explain import explain
+from edgekit.teacher.explain import IMAGE_TAP, Differentiate, Explainer, map_spec, pulled_back
+from edgekit.teacher.explainer import explainer_for
 from edgekit.teacher.load_options import LoadOptions
 from edgekit.teacher.loading import load_model
-from edgekit.teacher.methods.protocol import AttributionMethod
-from edgekit.teacher.methods.registry import METHODS
-from edgekit.teacher.tap import forward_with_tap, head_from_tap, resolve_tap
+from edgekit.teacher.options import MapOptions
+from edgekit.teacher.tap import Tap, forward_with_tap, head_from_tap
 
 __all__ = ["GRAPH_NAME", "INTERFACE_NAME", "ExplainedOnnx", "ExportRequest", "ParityImages", "explained_onnx", "export"]
 
@@ -75,8 +76,8 @@ class ExplainedOnnx:
 
     Attributes:
         model: The ONNX model.
-        map_spec: What its `attribution` output means.
-        form: "closed form" or "traced gradient".
+        map_spec: What its maps mean.
+        form: "closed form" or "traced gradient"; with several taps of both forms, which has which.
     """
 
     model: onnx.ModelProto
@@ -84,33 +85,50 @@ class ExplainedOnnx:
     form: str
 
 
-def explained_onnx(
-    loaded: LoadedModel, method: AttributionMethod, *, use_closed_form: bool, opset: int
-) -> ExplainedOnnx:
+def explained_onnx(loaded: LoadedModel, maps: MapOptions, *, use_closed_form: bool, opset: int) -> ExplainedOnnx:
     """Turn a loaded network into an explained ONNX graph.
+
+    Args:
+        loaded: The network.
+        maps: Which maps the graph answers.
+        use_closed_form: Use the closed form of gradients where the head is provably pooling and one linear layer.
+        opset: ONNX operator set.
 
     Raises:
         BadInputError: No usable tap, control flow that depends on data, or an operation without ONNX form.
     """
     generator = torch.Generator().manual_seed(0)
     images = torch.rand((2, *loaded.card.input.shape), generator=generator)
-    own = torch.full((2,), -1, dtype=torch.int32)
-    tap = resolve_tap(loaded.model, loaded.card.tap, images)
-    activation = forward_with_tap(loaded.model, tap, images).activation
-    closed = closed_form(method, head_from_tap(loaded.model, tap, images), activation) if use_closed_form else None
-    in_graph: AttributionMethod = closed or method
+    own = torch.full((2,) if maps.classes == 1 else (2, maps.classes), OWN_CLASS, dtype=torch.int32)
+    explainer = explainer_for(loaded, maps, images)
+    spec = map_spec(explainer, loaded.model, images, maps.classes)
+    ways = tuple(_way(loaded.model, tap, explainer, images, use_closed_form) for tap in explainer.places)
+    in_graph = replace(explainer, differentiate=ways)
 
-    def answer(image: torch.Tensor, class_index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        explained = explain(loaded.model, tap, in_graph, image, class_index)
-        return explained.logits, explained.attribution
+    def answer(image: torch.Tensor, class_index: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        explained = in_graph(loaded.model, image, class_index)
+        return (explained.logits, *explained.maps)
 
     graph = trace(answer, (images, own))
-    height, width = (int(side) for side in activation.shape[2:])
     return ExplainedOnnx(
-        model=onnx_from_trace(graph, images, own, opset),
-        map_spec=MapSpec(method.name, tap, height, width, method.nonnegative),
-        form="closed form" if closed else "traced gradient",
+        model=onnx_from_trace(graph, (images, own), spec.output_names, opset),
+        map_spec=spec,
+        form=_form(ways, explainer.places),
     )
+
+
+def _way(model: nn.Module, tap: Tap, explainer: Explainer, images: torch.Tensor, closed: bool) -> Differentiate:
+    if not closed or tap is IMAGE_TAP:
+        return pulled_back
+    activation = forward_with_tap(model, tap, images).activation
+    return closed_form(explainer.method, head_from_tap(model, tap, images), activation) or pulled_back
+
+
+def _form(ways: Sequence[Differentiate], places: Sequence[Tap]) -> str:
+    forms = ["traced gradient" if way is pulled_back else "closed form" for way in ways]
+    if len(set(forms)) == 1:
+        return forms[0]
+    return ", ".join(f"{form} at {tap.name}" for form, tap in zip(forms, places, strict=True))
 
 
 def export(request: ExportRequest, destination: Path, observer: Observer = NULL_OBSERVER) -> StageRecord:
@@ -136,14 +154,16 @@ def _digest(images: ParityImages) -> str:
 
 def _export(request: ExportRequest, folder: Path) -> dict[str, Any]:
     loaded = load_model(request.model, request.load)
-    method = METHODS.load(request.options.method)
-    explained = explained_onnx(loaded, method, use_closed_form=request.options.closed_form, opset=request.opset)
+    explained = explained_onnx(
+        loaded, request.options.maps, use_closed_form=request.options.closed_form, opset=request.opset
+    )
     graph_file = folder / GRAPH_NAME
     write_bytes(graph_file, explained.model.SerializeToString(deterministic=True))
     images = next(request.images.batches(request.options.parity_images), None)
     if images is None:
         raise BadInputError("The parity check needs at least one image.", hint="give images with --data")
-    parity = measure_parity(loaded.model, explained.map_spec.tap, method, graph_file, images)
+    explainer = explainer_for(loaded, request.options.maps, torch.from_numpy(images[:2]))
+    parity = measure_parity(loaded.model, explainer, graph_file, images, classes=request.options.classes)
     check_parity(parity, request.options.parity_tolerance)
     write_json(
         folder / INTERFACE_NAME,

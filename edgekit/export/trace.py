@@ -56,7 +56,6 @@ class NamedInputs(nn.Module):
         # Not called `graph`: torch.export makes a GraphModule of this module, which has a `graph` of its own.
         self.explanation = graph
 
-    def forward(self, image: torch.Tensor, class_index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits [N, classes] and attribution [N, h, w]."""
-        logits, attribution = self.explanation(image, class_index)
-        return logits, attribution
+    def forward(self, image: torch.Tensor, class_index: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Logits [N, classes], and the maps of each tap, [N, h, w] or [N, k, h, w]."""
+        return tuple(self.explanation(image, class_index))

@@ -69,15 +69,18 @@ class ModelCard:
         classes: Class names in the order of the logits; at least two, all different.
         task: "softmax" (one class an image) or "multi-label" (independent sigmoids).
         tap: Dotted name of the module whose output the attribution map lives on; None finds it.
+        further_taps: Other modules whose outputs get maps of their own.
     """
 
     input: InputSpec
     classes: tuple[str, ...]
     task: str = "softmax"
     tap: str | None = None
+    further_taps: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", tuple(self.classes))
+        object.__setattr__(self, "further_taps", tuple(self.further_taps))
         if len(self.classes) < 2 or len(set(self.classes)) != len(self.classes):
             raise BadInputError(
                 "The card's class names cannot be used.",
@@ -86,8 +89,13 @@ class ModelCard:
             )
         if not all(isinstance(name, str) and name for name in self.classes):
             raise BadInputError("The card's class names cannot be used.", expected="non-empty text for every class")
-        if not (self.tap is None or (isinstance(self.tap, str) and self.tap)):
-            raise BadInputError("The card's tap cannot be used.", expected="the name of a module", found=repr(self.tap))
+        for tap in (*([] if self.tap is None else [self.tap]), *self.further_taps):
+            if not (isinstance(tap, str) and tap):
+                raise BadInputError("The card's tap cannot be used.", expected="the name of a module", found=repr(tap))
+        if self.further_taps and self.tap is None:
+            raise BadInputError(
+                "The card's taps cannot be used.", expected="a tap before further taps", found=repr(self.further_taps)
+            )
         if self.task not in TASKS:
             raise BadInputError("The card names an unknown task.", expected=" or ".join(TASKS), found=repr(self.task))
 
@@ -95,6 +103,10 @@ class ModelCard:
         """JSON-ready form, read back by `from_dict`."""
         raw = asdict(self)
         raw["classes"] = list(self.classes)
+        raw["further_taps"] = list(self.further_taps)
+        if not self.further_taps:
+            # As it was before several taps could be named: equal cards have equal bytes.
+            del raw["further_taps"]
         raw["input"]["mean"], raw["input"]["std"] = list(self.input.mean), list(self.input.std)
         return raw
 
@@ -112,8 +124,9 @@ class ModelCard:
                 raise BadInputError("A card value has the wrong type.", where=f"{where}: input.{name}", expected="int")
         try:
             classes = top.pop("classes", ())
-            if isinstance(classes, str):
-                raise TypeError("classes must be a list of names")
+            for name, value in (("classes", classes), ("further_taps", top.get("further_taps", ()))):
+                if isinstance(value, str):
+                    raise TypeError(f"{name} must be a list of names")
             return cls(input=InputSpec(**spec), classes=tuple(classes), **top)
         except (TypeError, ValueError) as cause:
             raise BadInputError("The model card cannot be read.", where=where, found=str(cause)) from cause

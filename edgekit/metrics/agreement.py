@@ -16,7 +16,7 @@ The rules for degenerate maps
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, NamedTuple
@@ -29,7 +29,7 @@ from edgekit.errors import BadInputError
 from edgekit.metrics import comparisons
 from edgekit.metrics.states import map_states
 
-__all__ = ["METRICS", "AgreementScores", "Metric", "metric_named", "score_agreement"]
+__all__ = ["METRICS", "AgreementScores", "Metric", "metric_named", "score_agreement", "worst_of", "worst_value"]
 
 # Cells compared at a time: 2 MiB for each temporary array, however many maps there are.
 _CHUNK_CELLS = 1 << 18
@@ -170,3 +170,29 @@ def score_agreement(
         for metric in metrics:
             values[metric.name][rows] = metric.function(teacher, engine)
     return AgreementScores(states, values)
+
+
+# From the state that says least to the one that says worst.
+_SEVERITY = ("both_zero", "scored", "one_zero", "non_finite")
+
+
+def worst_of(views: Sequence[AgreementScores]) -> AgreementScores:
+    """The scores of samples that have several maps: a sample is as good as its worst map.
+
+    The state is the gravest of the maps', where two zero maps count for nothing beside a pair that was compared. Every
+    metric is the worst value over the maps that have one.
+
+    Args:
+        views: Scores of the same samples and metrics, at least one.
+    """
+    states = tuple(max(states, key=_SEVERITY.index) for states in zip(*(view.states for view in views), strict=True))
+    values = {name: worst_value(name, [view.metrics[name] for view in views]) for name in views[0].metrics}
+    return AgreementScores(states, values)
+
+
+def worst_value(name: str, columns: Sequence[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
+    """The worst of a metric's values sample by sample, float64 [N]; NaN only where every one is."""
+    metric = metric_named(name)
+    reduce = np.fmin if metric.better == "higher" else np.fmax
+    worst: npt.NDArray[np.float64] = reduce.reduce(np.stack(columns), axis=0)
+    return worst

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,8 @@ class ScoreTable:
         metrics: Metric name to float64 [N]: teacher's map against the engine's map of the SAME class, the teacher's
             top-1. NaN exactly where the state is "both_zero".
         own_class_metrics: The same, with the engine's map of its OWN top-1.
+        views: Name of a map to its metrics, as `metrics`, where an image has several maps: `metrics` then holds the
+            worst value over them. Empty where an image has one map.
         localisation: Name ("teacher/pixel-auc", "engine/pointing") to float64 [N]; NaN where a sample has no mask.
             Empty when the set has no masks.
     """
@@ -41,6 +43,7 @@ class ScoreTable:
     metrics: Mapping[str, npt.NDArray[np.float64]]
     own_class_metrics: Mapping[str, npt.NDArray[np.float64]]
     localisation: Mapping[str, npt.NDArray[np.float64]]
+    views: Mapping[str, Mapping[str, npt.NDArray[np.float64]]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.sample)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from edgekit.core.canonical import read_json, write_json
 from edgekit.errors import IntegrityError
-from edgekit.metrics.agreement import METRICS
+from edgekit.metrics.agreement import METRICS, worst_value
 from edgekit.metrics.localisation import LOCALISATION
 from edgekit.metrics.scores import STATES, ScoreTable
 
@@ -35,6 +35,8 @@ LOCALISATION_SIDES = ("centre-prior", "engine", "teacher")
 _FORMAT = "edgekit.scores/1"
 _COLUMNS = ("sample", "label", "teacher_class", "engine_class", "state")
 _GROUPS = ("metrics", "own_class_metrics", "localisation")
+# Present where an image has several maps, and only there.
+_VIEWS = "views"
 
 
 def check_scores(table: ScoreTable, *, where: str = "scores", classes: int | None = None) -> None:
@@ -59,6 +61,7 @@ def check_scores(table: ScoreTable, *, where: str = "scores", classes: int | Non
         )
     _check_classes(table, where, classes)
     _check_metrics(table, where)
+    _check_views(table, where)
     known = tuple(f"{side}/{name}" for side in LOCALISATION_SIDES for name in LOCALISATION)
     for name, values in table.localisation.items():
         _refuse_unknown(name, known, f"{where}: localisation")
@@ -119,6 +122,28 @@ def _check_metrics(table: ScoreTable, where: str) -> None:
                 _require(absent == own_absent[0], values, place, "null for the same samples as the other metrics")
 
 
+def _check_views(table: ScoreTable, where: str) -> None:
+    for view, columns in table.views.items():
+        place = f"{where}: {_VIEWS}.{view}"
+        if columns.keys() != table.metrics.keys() or any(len(values) != len(table) for values in columns.values()):
+            raise IntegrityError(
+                "A map of a score table holds other metrics than the table.",
+                where=place,
+                expected=f"{len(table)} values each of " + ", ".join(sorted(table.metrics)),
+                found=", ".join(f"{len(values)} of {name}" for name, values in sorted(columns.items())),
+            )
+        for name, values in columns.items():
+            metric = METRICS[name]
+            low, high = sorted((metric.worst, metric.best))
+            within = np.isnan(values) | metric.within_range(values)
+            _require(within, values, f"{place}.{name}", f"null or {low:g} to {high:g}")
+    if table.views:
+        for name, values in table.metrics.items():
+            worst = worst_value(name, [columns[name] for columns in table.views.values()])
+            same = (worst == values) | (np.isnan(worst) & np.isnan(values))
+            _require(same, values, f"{where}: metrics.{name}", "the worst value over the sample's maps")
+
+
 def _refuse_unknown(name: str, known: tuple[str, ...], where: str) -> None:
     if name not in known:
         raise IntegrityError(
@@ -149,11 +174,14 @@ def scores_to_dict(table: ScoreTable) -> dict[str, Any]:
         "engine_class": table.engine_class.tolist(),
     }
     for group in _GROUPS:
-        document[group] = {
-            name: [None if np.isnan(value) else float(value) for value in values]
-            for name, values in getattr(table, group).items()
-        }
+        document[group] = _written(getattr(table, group))
+    if table.views:
+        document[_VIEWS] = {view: _written(columns) for view, columns in table.views.items()}
     return document
+
+
+def _written(columns: Mapping[str, npt.NDArray[np.float64]]) -> dict[str, list[float | None]]:
+    return {name: [None if np.isnan(value) else float(value) for value in values] for name, values in columns.items()}
 
 
 def scores_from_dict(raw: object, *, where: str, classes: int | None = None) -> ScoreTable:
@@ -168,21 +196,17 @@ def scores_from_dict(raw: object, *, where: str, classes: int | None = None) -> 
         IntegrityError: A key is missing, unknown or of the wrong type, or `check_scores` refuses the table.
     """
     known = {"format", *_COLUMNS, *_GROUPS}
-    if not isinstance(raw, Mapping) or set(raw) != known:
+    if not isinstance(raw, Mapping) or set(raw) - {_VIEWS} != known:
         found = ", ".join(sorted(map(str, raw))) if isinstance(raw, Mapping) else type(raw).__name__
         raise IntegrityError("A score table is malformed.", where=where, expected=", ".join(sorted(known)), found=found)
     if raw["format"] != _FORMAT:
         raise IntegrityError(
             "A score table has an unknown format.", where=where, expected=_FORMAT, found=repr(raw["format"])
         )
-    groups: dict[str, dict[str, npt.NDArray[np.float64]]] = {}
-    for group in _GROUPS:
-        if not isinstance(raw[group], Mapping):
-            raise IntegrityError("A score table is malformed.", where=f"{where}: {group}", expected="an object")
-        groups[group] = {
-            str(name): np.array(_column(values, _as_float, f"{where}: {group}.{name}"), dtype=np.float64)
-            for name, values in raw[group].items()
-        }
+    groups = {group: _read_columns(raw[group], f"{where}: {group}") for group in _GROUPS}
+    views = raw.get(_VIEWS, {})
+    if not isinstance(views, Mapping) or (_VIEWS in raw and not views):
+        raise IntegrityError("A score table is malformed.", where=f"{where}: {_VIEWS}", expected="an object of maps")
 
     def class_column(name: str) -> npt.NDArray[np.int64]:
         return np.array(_column(raw[name], _as_class, f"{where}: {name}"), dtype=np.int64)
@@ -196,9 +220,19 @@ def scores_from_dict(raw: object, *, where: str, classes: int | None = None) -> 
         metrics=groups["metrics"],
         own_class_metrics=groups["own_class_metrics"],
         localisation=groups["localisation"],
+        views={str(view): _read_columns(columns, f"{where}: {_VIEWS}.{view}") for view, columns in views.items()},
     )
     check_scores(table, where=where, classes=classes)
     return table
+
+
+def _read_columns(raw: object, where: str) -> dict[str, npt.NDArray[np.float64]]:
+    if not isinstance(raw, Mapping):
+        raise IntegrityError("A score table is malformed.", where=where, expected="an object")
+    return {
+        str(name): np.array(_column(values, _as_float, f"{where}.{name}"), dtype=np.float64)
+        for name, values in raw.items()
+    }
 
 
 def _column(values: object, convert: Callable[[object], Any], where: str) -> list[Any]:

@@ -148,7 +148,7 @@ def _student(checked: Plan, folders: BuildFolders, observer: Observer) -> dict[s
     request, recipe, data = checked.request, checked.request.recipe, checked.data
     card = checked.teacher.card
     golden_record = golden(
-        GoldenRequest(request.model, request.load, data.golden, recipe.export.method), folders.golden, observer
+        GoldenRequest(request.model, request.load, data.golden, recipe.export.maps), folders.golden, observer
     )
     compress_record = compress(
         CompressRequest(

@@ -142,7 +142,9 @@ def _onnx(path: Path) -> Found:
     outputs = [value.name for value in model.graph.output]
     operators = Counter(node.op_type for node in model.graph.node)
     facts: dict[str, object] = {
-        "explained": "yes" if outputs == ["logits", "attribution"] else "no: it does not answer logits and attribution",
+        "explained": "yes"
+        if outputs[:2] == ["logits", "attribution"]
+        else "no: it does not answer logits and attribution",
         "quantised": "yes" if "QuantizeLinear" in operators else "no",
         "opset": ", ".join(f"{item.domain or 'ai.onnx'} {item.version}" for item in model.opset_import),
         "inputs": "; ".join(described(value) for value in model.graph.input),
@@ -156,8 +158,8 @@ def _model(path: Path, load: LoadOptions | None) -> Found:
     import torch
 
     from edgekit.compress.cost import measure_cost
+    from edgekit.teacher.discovery import resolve_tap, tap_candidates
     from edgekit.teacher.loading import load_model
-    from edgekit.teacher.tap import resolve_tap, tap_candidates
 
     loaded = load_model(path, load)
     shape = loaded.card.input.shape
@@ -169,11 +171,11 @@ def _model(path: Path, load: LoadOptions | None) -> Found:
         "parameters": cost.parameters,
         "multiply-accumulates": cost.macs,
         **_card(loaded.card),
-        "tap": resolve_tap(loaded.model, loaded.card.tap, probe),
+        "tap": resolve_tap(loaded.model, loaded.card.tap, probe).name,
         "sha256": loaded.digest,
     }
     rows = [
-        (name, f"{height}x{width}", channels)
-        for name, (channels, height, width) in tap_candidates(loaded.model, probe).items()
+        (item.tap.name, f"{item.height}x{item.width}", item.channels, item.tap.layout.kind)
+        for item in tap_candidates(loaded.model, probe)
     ]
-    return Found("model", facts, (Table(("possible tap", "map", "channels"), rows),))
+    return Found("model", facts, (Table(("possible tap", "map", "channels", "layout"), rows),))

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from edgekit.attribution.spec import MapSpec
-from edgekit.bundle.golden import GoldenSet, write_golden
+from edgekit.attribution.spec import OWN_CLASS, MapView
+from edgekit.bundle.golden import FurtherMaps, GoldenSet, write_golden
 from edgekit.core.canonical import JsonValue
 from edgekit.core.digests import digest_array, digest_bytes
 from edgekit.core.progress import NULL_OBSERVER, Observer, track
@@ -23,12 +23,11 @@ from edgekit.core.stages import Stage, StageRecord, run_stage
 from edgekit.errors import BadInputError
 from edgekit.interface.preprocess import preprocess
 from edgekit.teacher.checkpoint import LoadedModel
-from edgekit.teacher.explain import explain
+from edgekit.teacher.explain import Explainer, map_spec
+from edgekit.teacher.explainer import explainer_for
 from edgekit.teacher.load_options import LoadOptions
 from edgekit.teacher.loading import load_model
-from edgekit.teacher.methods.protocol import AttributionMethod
-from edgekit.teacher.methods.registry import METHODS
-from edgekit.teacher.tap import resolve_tap
+from edgekit.teacher.options import MapOptions
 
 __all__ = ["GoldenImages", "GoldenRequest", "golden", "teacher_answers"]
 
@@ -66,13 +65,13 @@ class GoldenRequest:
         model: The teacher's file.
         load: How to load it.
         images: Held-out images, never seen in fine-tuning or calibration.
-        method: Name of the attribution method.
+        maps: Which maps an image gets.
     """
 
     model: Path
     load: LoadOptions
     images: GoldenImages
-    method: str
+    maps: MapOptions
 
 
 def golden(request: GoldenRequest, destination: Path, observer: Observer = NULL_OBSERVER) -> StageRecord:
@@ -88,7 +87,7 @@ def golden(request: GoldenRequest, destination: Path, observer: Observer = NULL_
     )
     options: dict[str, JsonValue] = {
         "load": request.load.to_dict(),
-        "method": request.method,
+        "maps": asdict(request.maps),
         "torch": torch.__version__,
     }
     digests = {
@@ -117,28 +116,17 @@ def _make(
     pixels = request.images.pixels(spec.height, spec.width, observer)
     if not len(pixels):
         raise BadInputError("The golden set needs at least one image.", hint="give held-out images with --data")
-    method = METHODS.load(request.method)
-    example = torch.from_numpy(preprocess(pixels[:2], spec))
-    tap = resolve_tap(loaded.model, loaded.card.tap, example)
-    logits, maps = teacher_answers(loaded, tap, method, pixels, observer)
-    if not (np.isfinite(logits).all() and np.isfinite(maps).all()):
-        raise BadInputError(
-            "The teacher's answers are not finite.",
-            where=f"tap {tap}",
-            found="NaN or infinite logits or maps on the held-out images",
-            hint="look at the teacher's weights, and at the mean, std and divisor of its card",
-        )
-    empty = int((maps.reshape(len(maps), -1) == 0).all(axis=1).sum())
-    if empty == len(maps):
-        raise BadInputError(
-            "Every map of the teacher is empty: there is no attribution to preserve.",
-            where=f"tap {tap}",
-            hint="choose another module with --tap; 'edgekit inspect MODEL' lists candidates",
-        )
+    # A batch of two, since some layers cannot tell a batch of one from none.
+    example = torch.from_numpy(preprocess(pixels[[0, min(1, len(pixels) - 1)]], spec))
+    explainer = explainer_for(loaded, request.maps, example)
+    made = map_spec(explainer, loaded.model, example, request.maps.classes)
+    logits, views = teacher_answers(loaded, explainer, made.classes, pixels, observer)
+    _check_answers(logits, dict(zip(made.views, views, strict=True)))
+    maps, *further = views
     write_golden(
         GoldenSet(
             card=loaded.card,
-            map_spec=MapSpec(method.name, tap, maps.shape[1], maps.shape[2], method.nonnegative),
+            map_spec=made,
             pixels=pixels,
             labels=request.images.labels,
             logits=logits,
@@ -146,6 +134,7 @@ def _make(
             names=request.images.names,
             masks=masks,
             teacher=loaded.digest,
+            further=tuple(FurtherMaps(view, array) for view, array in zip(made.views[1:], further, strict=True)),
         ),
         folder,
     )
@@ -153,27 +142,50 @@ def _make(
     hits = logits.argmax(axis=1) == request.images.labels
     accuracy = float(np.mean(hits[labelled])) if labelled.any() else None
     told = "no labels" if accuracy is None else f"teacher accuracy {accuracy:.1%}"
+    taps = ", ".join(f"{tap.height}x{tap.width} at {tap.tap}" for tap in made.taps)
     return {
         "model": request.model.name,
         "samples": len(pixels),
         "teacher_accuracy": accuracy,
-        "empty_maps": empty,
-        "tap": tap,
+        "empty_maps": int((maps == 0).all(axis=(1, 2)).sum()),
+        "tap": made.tap,
         "map": [maps.shape[1], maps.shape[2]],
-        "card": asdict(loaded.card),
-        "summary": f"{len(pixels)} samples, {told}, maps {maps.shape[1]}x{maps.shape[2]} at {tap}",
+        "card": loaded.card.to_dict(),
+        "summary": f"{len(pixels)} samples, {told}, maps {taps}",
     }
 
 
+def _check_answers(logits: npt.NDArray[np.float32], views: Mapping[MapView, npt.NDArray[np.float32]]) -> None:
+    for view, maps in views.items():
+        if not (np.isfinite(logits).all() and np.isfinite(maps).all()):
+            raise BadInputError(
+                "The teacher's answers are not finite.",
+                where=f"tap {view.name}",
+                found="NaN or infinite logits or maps on the held-out images",
+                hint="look at the teacher's weights, and at the mean, std and divisor of its card",
+            )
+        # That no image has a second positive class is no fault.
+        if view.column == 0 and (maps == 0).all():
+            raise BadInputError(
+                "Every map of the teacher is empty: there is no attribution to preserve.",
+                where=f"tap {view.name}",
+                hint="choose another module with --tap; 'edgekit inspect MODEL' lists candidates",
+            )
+
+
 def teacher_answers(
-    loaded: LoadedModel, tap: str, method: AttributionMethod, pixels: npt.NDArray[np.uint8], observer: Observer
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Logits [N, classes] and maps [N, h, w] of the network's own top-1, both float32."""
-    logits, maps = [], []
+    loaded: LoadedModel, explainer: Explainer, classes: int, pixels: npt.NDArray[np.uint8], observer: Observer
+) -> tuple[npt.NDArray[np.float32], tuple[npt.NDArray[np.float32], ...]]:
+    """The network's answers to images, and its maps of those answers.
+
+    Returns:
+        Logits float32 [N, answers], and for every view of the explainer's `MapSpec` its maps float32 [N, h, w].
+    """
+    logits, parts = [], []
     for start in track(range(0, len(pixels), _BATCH), "teacher maps", observer):
         images = torch.from_numpy(preprocess(pixels[start : start + _BATCH], loaded.card.input))
-        own = torch.full((len(images),), -1, dtype=torch.int32)
-        explained = explain(loaded.model, tap, method, images, own)
+        own = torch.full((len(images), classes), OWN_CLASS, dtype=torch.int32)
+        explained = explainer(loaded.model, images, own)
         logits.append(explained.logits.numpy())
-        maps.append(explained.attribution.numpy())
-    return np.concatenate(logits), np.concatenate(maps)
+        parts.append([maps[:, column].numpy() for maps in explained.maps for column in range(classes)])
+    return np.concatenate(logits), tuple(np.concatenate(view) for view in zip(*parts, strict=True))

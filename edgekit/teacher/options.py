@@ -1,12 +1,37 @@
-"""What a recipe may say about the golden set. Free of torch, so that recipes can be read without it."""
+"""What a recipe may say about the golden set and the maps in it. Free of torch, so that recipes can be read without."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edgekit.attribution.spec import CLASS_CHOICES
 from edgekit.errors import BadInputError
 
-__all__ = ["GoldenOptions"]
+__all__ = ["GoldenOptions", "MapOptions"]
+
+
+@dataclass(frozen=True)
+class MapOptions:
+    """Which maps an image gets. Teacher, graph and engine share these, so that the maps answer one question.
+
+    Attributes:
+        method: Name of the attribution method.
+        classes: Maps at each tap, one a class: the best answer, the second best, and so on.
+        class_choice: "top" for the best answers; "positive" for those of them whose logit is above zero, with empty
+            maps in place of the others, for multi-label networks.
+    """
+
+    method: str = "grad-cam"
+    classes: int = 1
+    class_choice: str = "top"
+
+    def __post_init__(self) -> None:
+        if self.classes < 1 or self.class_choice not in CLASS_CHOICES:
+            raise BadInputError(
+                "A recipe value is out of range: export.classes or export.class_choice.",
+                expected="classes of at least 1, class_choice " + " or ".join(CLASS_CHOICES),
+                found=f"{self.classes}, {self.class_choice!r}",
+            )
 
 
 @dataclass(frozen=True)

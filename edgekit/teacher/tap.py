@@ -15,9 +15,28 @@ from typing import Any
 import torch
 from torch import nn
 
+from edgekit.attribution.spec import TapSpec
 from edgekit.errors import BadInputError
+from edgekit.teacher.layouts import NCHW, Layout
 
-__all__ = ["Tapped", "find_tap", "forward_with_tap", "head_from_tap", "resolve_tap", "tap_candidates"]
+__all__ = ["Tap", "Tapped", "as_tap", "find_module", "forward_with_tap", "head_from_tap", "tap_from_spec"]
+
+
+@dataclass(frozen=True)
+class Tap:
+    """Where a map lives.
+
+    Attributes:
+        name: Dotted name of the module.
+        layout: How its output holds the map.
+    """
+
+    name: str
+    layout: Layout = NCHW
+
+    def to_spec(self, height: int, width: int) -> TapSpec:
+        """The stored form, for maps of `height` x `width`."""
+        return TapSpec(self.name, height, width, self.layout.kind, self.layout.prefix_tokens)
 
 
 @dataclass(frozen=True)
@@ -26,11 +45,24 @@ class Tapped:
 
     Attributes:
         logits: [N, classes].
-        activation: [N, C, h, w], the tapped module's output.
+        activation: [N, C, h, w], what the tapped module put out.
     """
 
     logits: torch.Tensor
     activation: torch.Tensor
+
+
+def as_tap(tap: Tap | str) -> Tap:
+    """A bare name stands for a module that puts out [N, C, h, w]."""
+    return Tap(tap) if isinstance(tap, str) else tap
+
+
+def tap_from_spec(spec: TapSpec) -> Tap:
+    """The tap that a specification describes."""
+    tokens = spec.layout == "tokens"
+    return Tap(
+        spec.tap, Layout(spec.layout, spec.height if tokens else 0, spec.width if tokens else 0, spec.prefix_tokens)
+    )
 
 
 @contextmanager
@@ -42,117 +74,68 @@ def _hooked(module: nn.Module, hook: Callable[..., Any]) -> Iterator[None]:
         handle.remove()
 
 
-def forward_with_tap(model: nn.Module, tap: str, images: torch.Tensor) -> Tapped:
+def forward_with_tap(model: nn.Module, tap: Tap | str, images: torch.Tensor) -> Tapped:
     """Run `model` on [N, 3, H, W] and keep what module `tap` put out; gradients flow as in a plain forward pass.
 
     Raises:
-        BadInputError: The module does not exist, or did not run exactly once with a 4-D tensor as output.
+        BadInputError: The module does not exist, did not run exactly once, or put out something else than its layout.
     """
-    seen: list[Any] = []
+    tap = as_tap(tap)
+    seen: list[torch.Tensor] = []
+    calls: list[Any] = []
 
     def keep(_module: nn.Module, _inputs: object, output: object) -> object:
-        seen.append(output)
-        return _copied(output)
+        calls.append(output)
+        if len(calls) > 1 or not _could_hold(output, tap.layout):
+            return output
+        assert isinstance(output, torch.Tensor)
+        seen.append(tap.layout.to_map(output))
+        # What the network goes on with is made from what is kept, so that gradients reach it; and it is a copy, so
+        # that a ReLU or addition in place behind the tap leaves the tap's own alone.
+        return tap.layout.from_map(seen[0], output).clone()
 
-    with _hooked(_module(model, tap), keep):
+    with _hooked(find_module(model, tap.name), keep):
         logits = model(images)
-    if len(seen) != 1 or not isinstance(seen[0], torch.Tensor) or seen[0].dim() != 4:
-        found = f"{len(seen)} calls" if len(seen) != 1 else f"an output of {_described(seen[0])}"
+    if len(calls) != 1 or not seen:
+        found = f"{len(calls)} calls" if len(calls) != 1 else f"an output of {_described(calls[0])}"
+        shape = {"nchw": "[N, C, h, w]", "nhwc": "[N, h, w, C]", "tokens": "[N, tokens, C]"}[tap.layout.kind]
         raise BadInputError(
-            f"The module {tap!r} cannot be the tap.",
-            expected="one call a forward pass with an output [N, C, h, w]",
+            f"The module {tap.name!r} cannot be the tap.",
+            expected=f"one call a forward pass with an output {shape}",
             found=found,
             hint="choose another module with --tap; 'edgekit inspect MODEL' lists candidates",
         )
     return Tapped(logits, seen[0])
 
 
-def head_from_tap(model: nn.Module, tap: str, images: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
-    """The function from the tapped activation to the logits, for these very images."""
-    module = _module(model, tap)
+def head_from_tap(model: nn.Module, tap: Tap | str, images: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The function from the tapped activation [N, C, h, w] to the logits, for these very images."""
+    tap = as_tap(tap)
+    module = find_module(model, tap.name)
 
     def head(activation: torch.Tensor) -> torch.Tensor:
-        with _hooked(module, lambda _module, _inputs, _output: _copied(activation)):
+        with _hooked(module, lambda _module, _inputs, output: tap.layout.from_map(activation, output).clone()):
             logits: torch.Tensor = model(images)
         return logits
 
     return head
 
 
-def tap_candidates(model: nn.Module, images: torch.Tensor) -> dict[str, tuple[int, int, int]]:
-    """Every module a map could live on, in the order in which they run: name to channels, height and width.
-
-    Those are the modules that run once and put out a feature map of more than one cell.
-    """
-    seen: dict[str, tuple[int, int, int]] = {}
-    calls: dict[str, int] = {}
-
-    def record(name: str) -> Callable[..., None]:
-        def hook(_module: nn.Module, _inputs: object, output: object) -> None:
-            calls[name] = calls.get(name, 0) + 1
-            if isinstance(output, torch.Tensor) and output.dim() == 4 and output.shape[2] * output.shape[3] > 1:
-                seen[name] = (output.shape[1], output.shape[2], output.shape[3])
-
-        return hook
-
-    handles = [module.register_forward_hook(record(name)) for name, module in model.named_modules() if name]
+def find_module(model: nn.Module, name: str) -> nn.Module:
+    """The module called `name`. Raises `BadInputError` that lists some there are."""
     try:
-        with torch.no_grad():
-            model(images)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return {name: size for name, size in seen.items() if calls[name] == 1}
-
-
-def find_tap(model: nn.Module, images: torch.Tensor) -> str:
-    """The last module whose output is a spatial feature map: the layer before pooling or flattening.
-
-    Raises:
-        BadInputError: No module puts out a map with more than one cell.
-    """
-    candidates = tap_candidates(model, images)
-    if not candidates:
-        raise BadInputError(
-            "The network has no spatial feature map for an attribution map to live on.",
-            expected="a module with an output [N, C, h, w] of more than one cell",
-            found="none",
-            hint="edgekit explains convolutional classifiers; a network of linear layers alone has no such map",
-        )
-    return list(candidates)[-1]
-
-
-def resolve_tap(model: nn.Module, requested: str | None, images: torch.Tensor) -> str:
-    """The tap the card or the user asked for, checked, or the one that is found.
-
-    Raises:
-        BadInputError: The module is unsuitable, or the logits do not depend on it.
-    """
-    tap = requested or find_tap(model, images)
-    with torch.no_grad():
-        tapped = forward_with_tap(model, tap, images)
-        moved = head_from_tap(model, tap, images)(tapped.activation + 1 + tapped.activation.abs())
-    if torch.equal(moved, tapped.logits):
-        raise BadInputError(
-            f"The logits do not depend on the output of {tap!r}, so no map can live there.",
-            hint="choose another module with --tap; 'edgekit inspect MODEL' lists candidates",
-        )
-    return tap
-
-
-def _module(model: nn.Module, tap: str) -> nn.Module:
-    try:
-        return model.get_submodule(tap)
+        return model.get_submodule(name)
     except AttributeError as cause:
-        names = [name for name, _ in model.named_modules() if name]
+        names = [known for known, _ in model.named_modules() if known]
         raise BadInputError(
-            f"The network has no module {tap!r}.", expected="one of " + ", ".join(names[-12:]) + " or an earlier one"
+            f"The network has no module {name!r}.", expected="one of " + ", ".join(names[-12:]) + " or an earlier one"
         ) from cause
 
 
-def _copied(activation: Any) -> Any:
-    """What the network goes on with, so that a ReLU or addition in place behind the tap leaves the tap's own alone."""
-    return activation.clone() if isinstance(activation, torch.Tensor) else activation
+def _could_hold(output: object, layout: Layout) -> bool:
+    if not isinstance(output, torch.Tensor) or output.dim() != (3 if layout.kind == "tokens" else 4):
+        return False
+    return layout.kind != "tokens" or output.shape[1] == layout.prefix_tokens + layout.height * layout.width
 
 
 def _described(value: Any) -> str:

@@ -63,6 +63,7 @@ def _part(golden: GoldenSet) -> GoldenSet:
         maps=golden.maps[:_SAMPLES],
         names=golden.names[:_SAMPLES],
         masks=None,
+        further=tuple(replace(item, maps=item.maps[:_SAMPLES]) for item in golden.further),
     )
 
 

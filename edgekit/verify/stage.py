@@ -99,7 +99,8 @@ def verify_engine(request: VerifyRequest, golden: GoldenSet, observer: Observer 
 def write_verification(verification: Verification, folder: Path) -> None:
     """Write scores, verdict, evidence and the engine's answers into `folder`.
 
-    `engine_maps.npy` is float32 [2, N, h, w]: the maps of the teacher's class, then those of the engine's own.
+    `engine_maps.npy` is float32 [2, N, h, w]: the maps of the teacher's class, then those of the engine's own. Where
+    an image has several maps, `engine_maps_2.npy` and so on hold the others.
     """
     write_json(folder / SCORES_NAME, scores_to_dict(verification.table))
     write_json(folder / VERDICT_NAME, verification.verdict.to_dict())
@@ -113,6 +114,8 @@ def write_verification(verification: Verification, folder: Path) -> None:
     )
     answers = verification.answers
     _write_array(folder / MAPS_NAME, np.stack([answers.maps, answers.own_maps]))
+    for number, pair in enumerate(zip(answers.further, answers.own_further, strict=True)):
+        _write_array(folder / f"engine_maps_{number + 2}.npy", np.stack(pair))
     _write_array(folder / LOGITS_NAME, answers.logits)
 
 

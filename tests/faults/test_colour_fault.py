@@ -24,8 +24,11 @@ from edgekit.policy.document import load_preset
 from edgekit.policy.verdict import judge
 from edgekit.teacher.architectures.cifar_resnet import cifar_resnet
 from edgekit.teacher.checkpoint import LoadedModel
+from edgekit.teacher.explain import Explainer
 from edgekit.teacher.golden import teacher_answers
 from edgekit.teacher.methods.grad_cam import GRAD_CAM
+from edgekit.teacher.options import MapOptions
+from edgekit.teacher.tap import Tap
 from edgekit.verify.answers import answer_golden
 from edgekit.verify.diagnose import diagnose
 from edgekit.verify.score import score_answers
@@ -76,7 +79,7 @@ def teacher() -> LoadedModel:
 @pytest.fixture(scope="module")
 def golden(teacher: LoadedModel) -> GoldenSet:
     pixels, labels, masks = drawn(96, seed=1)
-    logits, maps = teacher_answers(teacher, "layer3", GRAD_CAM, pixels, NULL_OBSERVER)
+    logits, (maps,) = teacher_answers(teacher, Explainer(GRAD_CAM, (Tap("layer3"),)), 1, pixels, NULL_OBSERVER)
     names = tuple(str(number) for number in range(96))
     spec = MapSpec("grad-cam", "layer3", *maps.shape[1:])
     return GoldenSet(CARD, spec, pixels, labels, logits, maps, names, masks, teacher.digest)
@@ -85,7 +88,7 @@ def golden(teacher: LoadedModel) -> GoldenSet:
 @pytest.fixture(scope="module")
 def engine(teacher: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> Runner:
     path = tmp_path_factory.mktemp("engine") / "model.onnx"
-    path.write_bytes(explained_onnx(teacher, GRAD_CAM, use_closed_form=True, opset=18).model.SerializeToString())
+    path.write_bytes(explained_onnx(teacher, MapOptions(), use_closed_form=True, opset=18).model.SerializeToString())
     return REFERENCE.open(path, EngineOptions())
 
 

@@ -34,10 +34,12 @@ from edgekit.export.stage import explained_onnx
 from edgekit.interface.card import InputSpec
 from edgekit.policy.document import load_preset
 from edgekit.policy.verdict import Verdict, judge
+from edgekit.teacher.explain import Explainer
 from edgekit.teacher.golden import teacher_answers
 from edgekit.teacher.loading import load_model
 from edgekit.teacher.methods.grad_cam import GRAD_CAM
-from edgekit.teacher.methods.protocol import Explained, Head, chosen_class
+from edgekit.teacher.options import MapOptions
+from edgekit.teacher.tap import Tap
 from edgekit.verify.answers import answer_golden
 from edgekit.verify.diagnose import diagnose
 from edgekit.verify.finding import Finding
@@ -64,7 +66,7 @@ def subject(tmp_path_factory: pytest.TempPathFactory) -> Subject:
     pixels = np.stack([image.pixels for image in images])
     tap = teacher.card.tap
     assert tap is not None
-    logits, maps = teacher_answers(teacher, tap, GRAD_CAM, pixels, NULL_OBSERVER)
+    logits, (maps,) = teacher_answers(teacher, Explainer(GRAD_CAM, (Tap(tap),)), 1, pixels, NULL_OBSERVER)
     golden = GoldenSet(
         card=teacher.card,
         map_spec=MapSpec(GRAD_CAM.name, tap, *maps.shape[1:]),
@@ -77,7 +79,7 @@ def subject(tmp_path_factory: pytest.TempPathFactory) -> Subject:
         teacher=teacher.digest,
     )
     graph = tmp_path_factory.mktemp("subject") / "model.onnx"
-    explained = explained_onnx(teacher, GRAD_CAM, use_closed_form=True, opset=18)
+    explained = explained_onnx(teacher, MapOptions(), use_closed_form=True, opset=18)
     graph.write_bytes(explained.model.SerializeToString(deterministic=True))
     return Subject(golden, graph)
 
@@ -148,13 +150,13 @@ def negated(subject: Subject) -> np.ndarray:
     teacher = load_model(teacher_path())
 
     class Negated:
-        name, nonnegative = "negated", True
+        name, nonnegative, domain = "negated", True, "tap"
 
-        def __call__(self, head: Head, activation: torch.Tensor, class_index: torch.Tensor) -> Explained:
-            logits = head(activation)
-            return GRAD_CAM(lambda changed: -head(changed), activation, chosen_class(logits, class_index))
+        def __call__(self, activation: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+            return GRAD_CAM(activation, -gradient)
 
-    _, maps = teacher_answers(teacher, subject.golden.map_spec.tap, Negated(), subject.golden.pixels, NULL_OBSERVER)
+    explainer = Explainer(Negated(), (Tap(subject.golden.map_spec.tap),))
+    _, (maps,) = teacher_answers(teacher, explainer, 1, subject.golden.pixels, NULL_OBSERVER)
     assert not np.any((maps > 0) & (subject.golden.maps > 0))
     return maps
 

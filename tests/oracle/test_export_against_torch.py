@@ -15,8 +15,9 @@ from edgekit.engines.protocol import EngineOptions, Runner
 from edgekit.engines.reference import ENGINE as REFERENCE
 from edgekit.export.options import ExportOptions
 from edgekit.export.parity import check_parity, measure_parity
-from edgekit.teacher.explain import explain
+from edgekit.teacher.explain import Explainer, explain
 from edgekit.teacher.methods.grad_cam import GRAD_CAM
+from edgekit.teacher.tap import Tap
 
 TOLERANCE = 2e-5
 
@@ -83,7 +84,7 @@ def test_the_stages_own_check_agrees(name: str, tap: str, tmp_path: Path) -> Non
     path = tmp_path / "model.onnx"
     path.write_bytes(exported(name, tap).model.SerializeToString(deterministic=True))
     case = CASES[name]
-    parity = measure_parity(case.make(), tap, GRAD_CAM, path, case.images(20, seed=5).numpy())
+    parity = measure_parity(case.make(), Explainer(GRAD_CAM, (Tap(tap),)), path, case.images(20, seed=5).numpy())
     assert (parity.samples, parity.ties) == (20, 0)
     assert 0 < parity.attribution < ExportOptions().parity_tolerance
     check_parity(parity, ExportOptions().parity_tolerance)

@@ -16,10 +16,10 @@ from edgekit.demo.textures import TEXTURES
 from edgekit.demo.train import TrainOptions, accuracy, draw_split, train
 from edgekit.interface.preprocess import preprocess
 from edgekit.metrics.localisation import centre_prior, score_localisation
+from edgekit.teacher.discovery import find_tap
 from edgekit.teacher.explain import explain
 from edgekit.teacher.loading import load_model
 from edgekit.teacher.methods.grad_cam import GRAD_CAM
-from edgekit.teacher.tap import find_tap
 
 # A seed that neither training (1) nor the demo's folders (0) use.
 FRESH, COUNT = 4242, 240
@@ -47,7 +47,7 @@ def test_it_is_plain_data_and_small() -> None:
 def test_it_loads_with_the_card_of_the_demo() -> None:
     loaded = load_model(teacher_path())
     assert loaded.card == demo_card()
-    assert find_tap(loaded.model, torch.zeros(1, *demo_card().input.shape)) == demo_card().tap
+    assert find_tap(loaded.model, torch.zeros(1, *demo_card().input.shape)).name == demo_card().tap
 
 
 def test_it_is_accurate_on_images_nobody_has_seen(images: list[DemoImage], answers: Mapping[str, Any]) -> None:

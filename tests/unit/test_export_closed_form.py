@@ -10,13 +10,14 @@ from networks import made
 from torch import nn
 from torch.nn import functional
 
+from edgekit.attribution.spec import NO_CLASS
 from edgekit.errors import DefectError
 from edgekit.export import closed_form as module
-from edgekit.export.closed_form import ClosedFormGradCam, closed_form, pooled_linear_weight
-from edgekit.teacher.explain import explain
+from edgekit.export.closed_form import closed_form, pooled_linear_weight
+from edgekit.teacher.explain import Explainer, explain
 from edgekit.teacher.methods.grad_cam import GRAD_CAM
-from edgekit.teacher.methods.protocol import AttributionMethod
-from edgekit.teacher.tap import forward_with_tap, head_from_tap
+from edgekit.teacher.methods.registry import METHODS
+from edgekit.teacher.tap import Tap, forward_with_tap, head_from_tap
 
 CHANNELS, CLASSES, SIDE = 6, 4, (5, 7)
 Forward = Callable[["Head", torch.Tensor, torch.Tensor], torch.Tensor]
@@ -131,10 +132,9 @@ def test_the_closed_form_is_the_gradients(form: Forward) -> None:
     head, activation = head_from_tap(model, "tap", images), forward_with_tap(model, "tap", images).activation
     closed = closed_form(GRAD_CAM, head, activation)
     assert closed is not None
-    assert (closed.name, closed.nonnegative) == (GRAD_CAM.name, GRAD_CAM.nonnegative)
     asked = torch.tensor([-1, 0, 1, 2, 3, -1, 0, 1], dtype=torch.int32)
     expected = explain(model, "tap", GRAD_CAM, images, asked)
-    found = explain(model, "tap", closed, images, asked)
+    found = Explainer(GRAD_CAM, (Tap("tap"),), differentiate=(closed,))(model, images, asked)
     assert torch.equal(found.logits, expected.logits)
     assert torch.allclose(found.attribution, expected.attribution, rtol=1e-10, atol=1e-14)
     assert expected.attribution.max() > 0
@@ -150,15 +150,19 @@ def test_a_head_that_cannot_be_traced_keeps_the_gradient() -> None:
     assert weight_found(made(lambda: Head(lambda m, a, x: m.fc(a.mean((2, 3))) * (1 if a.sum() > 0 else 2)))) is None
 
 
-def test_another_method_has_no_closed_form_here() -> None:
-    class Other:
-        name = "another"
-        nonnegative = True
-
-    model = made(lambda: Head(PROVABLE["mean"]))
-    images = torch.randn(2, 3, *SIDE)
-    method: AttributionMethod = Other()  # type: ignore[assignment]
-    assert closed_form(method, head_from_tap(model, "tap", images), torch.randn(2, CHANNELS, *SIDE)) is None
+@pytest.mark.parametrize("name", [name for name in METHODS.names() if METHODS.load(name).domain == "tap"])
+def test_the_closed_form_serves_every_method(name: str) -> None:
+    model, method = made(lambda: Head(PROVABLE["mean"])).double(), METHODS.load(name)
+    images = torch.randn(6, 3, *SIDE, generator=torch.Generator().manual_seed(2)).double()
+    head, activation = head_from_tap(model, "tap", images), forward_with_tap(model, "tap", images).activation
+    closed = closed_form(method, head, activation)
+    assert closed is not None
+    asked = torch.tensor([[-1, 0], [0, 1], [1, -1], [2, 2], [3, NO_CLASS], [NO_CLASS, 0]], dtype=torch.int32)
+    expected = Explainer(method, (Tap("tap"),))(model, images, asked).attribution
+    found = Explainer(method, (Tap("tap"),), differentiate=(closed,))(model, images, asked).attribution
+    assert torch.allclose(found, expected, rtol=1e-9, atol=1e-13)
+    assert expected.max() > 0
+    assert found[4, 1].abs().max() == found[5, 0].abs().max() == 0, "no class, no map"
 
 
 def test_a_wrong_proof_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,7 +173,3 @@ def test_a_wrong_proof_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "pooled_linear_weight", lambda *_, found=wrong: found)
         with pytest.raises(DefectError, match="differs from its gradient"):
             closed_form(GRAD_CAM, head, activation)
-
-
-def test_the_form_says_what_it_is() -> None:
-    assert ClosedFormGradCam(torch.ones(2, 3)).name == "grad-cam"

@@ -23,7 +23,7 @@ from edgekit.engines.reference import ENGINE as REFERENCE
 from edgekit.errors import BadInputError, DefectError
 from edgekit.export.stage import ExplainedOnnx, explained_onnx
 from edgekit.export.trace import trace
-from edgekit.teacher.methods.grad_cam import GRAD_CAM
+from edgekit.teacher.options import MapOptions
 
 
 def dims(value: onnx.ValueInfoProto) -> list[int | str]:
@@ -143,7 +143,7 @@ def test_exporting_leaves_the_network_as_it_was() -> None:
     case = CASES["head-reads-input"]
     model = case.make()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    explained_onnx(loaded(case, "features", model), GRAD_CAM, use_closed_form=True, opset=OPSET)
+    explained_onnx(loaded(case, "features", model), MapOptions(), use_closed_form=True, opset=OPSET)
     assert not model.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert not any(len(module._forward_hooks) for module in model.modules())
@@ -156,7 +156,7 @@ def refusal(model: nn.Module, tap: str = "features") -> BadInputError:
     case = CASES["head-reads-input"]
     with pytest.raises(BadInputError) as caught:
         explained_onnx(
-            loaded(case, tap, model.eval().requires_grad_(False)), GRAD_CAM, use_closed_form=True, opset=OPSET
+            loaded(case, tap, model.eval().requires_grad_(False)), MapOptions(), use_closed_form=True, opset=OPSET
         )
     return caught.value
 

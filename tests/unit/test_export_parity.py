@@ -17,7 +17,9 @@ from onnx import helper, numpy_helper
 from edgekit.errors import BadInputError
 from edgekit.export.options import ExportOptions
 from edgekit.export.parity import Parity, check_parity, measure_parity
+from edgekit.teacher.explain import Explainer
 from edgekit.teacher.methods.grad_cam import GRAD_CAM
+from edgekit.teacher.tap import Tap
 
 TOLERANCE = ExportOptions().parity_tolerance
 CLOSED, TRACED = ("inverted", "last"), ("max-pooled-head", "features")
@@ -28,7 +30,8 @@ def measured(case: tuple[str, str], model: onnx.ModelProto, folder: Path) -> Par
     path = folder / "model.onnx"
     path.write_bytes(model.SerializeToString())
     name, tap = case
-    return measure_parity(CASES[name].make(), tap, GRAD_CAM, path, CASES[name].images(IMAGES, seed=5).numpy())
+    explainer = Explainer(GRAD_CAM, (Tap(tap),))
+    return measure_parity(CASES[name].make(), explainer, path, CASES[name].images(IMAGES, seed=5).numpy())
 
 
 @pytest.mark.parametrize("case", [CLOSED, TRACED])

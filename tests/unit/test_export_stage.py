@@ -29,6 +29,7 @@ from edgekit.export.stage import GRAPH_NAME, INTERFACE_NAME, ExplainedOnnx, Expo
 from edgekit.interface.card import ModelCard
 from edgekit.teacher.checkpoint import save_checkpoint
 from edgekit.teacher.load_options import LoadOptions
+from edgekit.teacher.methods.registry import METHODS
 
 NAME, TAP = "max-pooled-head", "features"
 
@@ -126,7 +127,7 @@ def test_fewer_images_than_wished_for_will_do(request_: ExportRequest, tmp_path:
 def test_an_unknown_method_lists_the_known(request_: ExportRequest, tmp_path: Path) -> None:
     with pytest.raises(BadInputError) as caught:
         export(replace(request_, options=ExportOptions(method="score-cam")), tmp_path / "out")
-    assert caught.value.expected == "one of grad-cam"
+    assert caught.value.expected == "one of " + ", ".join(METHODS.names())
 
 
 @pytest.mark.parametrize("options", [{"parity_tolerance": 0.0}, {"parity_tolerance": -1.0}, {"parity_images": 0}])

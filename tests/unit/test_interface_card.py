@@ -132,7 +132,7 @@ def test_an_unknown_key_lists_the_known() -> None:
         ModelCard.from_dict({**CARD, "labels": []}, where="card of m.pt")
     assert caught.value.where == "card of m.pt"
     assert caught.value.found == "labels"
-    assert caught.value.expected == "input, classes, task, tap"
+    assert caught.value.expected == "input, classes, task, tap, further_taps"
 
 
 def test_the_stored_form_shares_nothing_with_the_card() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import networks
 import numpy as np
@@ -23,10 +22,12 @@ from edgekit.errors import BadInputError
 from edgekit.interface.card import InputSpec, ModelCard
 from edgekit.interface.preprocess import preprocess
 from edgekit.teacher.checkpoint import LoadedModel, save_checkpoint
-from edgekit.teacher.explain import explain
+from edgekit.teacher.explain import Explainer, explain
 from edgekit.teacher.golden import GoldenRequest, golden, teacher_answers
 from edgekit.teacher.load_options import LoadOptions
 from edgekit.teacher.methods.grad_cam import GRAD_CAM
+from edgekit.teacher.options import MapOptions
+from edgekit.teacher.tap import Tap
 
 CASE = CASES["inverted"]
 SIDE = CASE.side
@@ -70,7 +71,7 @@ def request_(images: Images, tmp_path: Path) -> GoldenRequest:
     teacher = loaded(CASE, None)
     spec = replace(teacher.card.input, channel_order="BGR", mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.2))
     save_checkpoint(tmp_path / "m.pt", replace(teacher, card=replace(teacher.card, input=spec)))
-    return GoldenRequest(tmp_path / "m.pt", LoadOptions(arch=teacher.arch), images, "grad-cam")
+    return GoldenRequest(tmp_path / "m.pt", LoadOptions(arch=teacher.arch), images, MapOptions())
 
 
 def test_the_set_is_what_the_teacher_said(request_: GoldenRequest, images: Images, tmp_path: Path) -> None:
@@ -199,21 +200,20 @@ def test_a_teacher_without_a_yardstick(
     load = broken_teacher(how, tmp_path / "m.pt")
     images.array[20] = 0
     with pytest.raises(BadInputError, match=message) as caught:
-        golden(GoldenRequest(tmp_path / "m.pt", load, images, "grad-cam"), tmp_path / "golden")
+        golden(GoldenRequest(tmp_path / "m.pt", load, images, MapOptions()), tmp_path / "golden")
     assert caught.value.where == "tap features"
     assert not (tmp_path / "golden").exists()
 
 
 def test_batches_do_not_show(images: Images) -> None:
     teacher = loaded(CASE, "last")
-    together: Any = teacher_answers(teacher, "last", GRAD_CAM, images.array, NULL_OBSERVER)
-    apart = [
-        np.concatenate(parts)
-        for parts in zip(
-            *(teacher_answers(teacher, "last", GRAD_CAM, images.array[at : at + 1], NULL_OBSERVER) for at in range(40)),
-            strict=True,
-        )
-    ]
-    for one, other in zip(together, apart, strict=True):
+    explainer = Explainer(GRAD_CAM, (Tap("last"),))
+
+    def answers(start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        logits, (maps,) = teacher_answers(teacher, explainer, 1, images.array[start:stop], NULL_OBSERVER)
+        return logits, maps
+
+    apart = [np.concatenate(parts) for parts in zip(*(answers(at, at + 1) for at in range(40)), strict=True)]
+    for one, other in zip(answers(0, 40), apart, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
         assert one.dtype == np.float32

@@ -6,10 +6,11 @@ import pytest
 import torch
 from networks import CASES
 
+from edgekit.attribution.spec import NO_CLASS
 from edgekit.errors import BadInputError
 from edgekit.export.trace import trace
+from edgekit.teacher.class_choice import chosen_classes, one_hot
 from edgekit.teacher.explain import explain
-from edgekit.teacher.methods.protocol import chosen_class, one_hot
 from edgekit.teacher.methods.registry import METHODS
 
 CASE, TAP = CASES["inverted"], "last"
@@ -17,19 +18,18 @@ LOGITS = torch.tensor([[0.0, 3.0, 1.0], [2.0, -1.0, 2.0], [-5.0, -6.0, -4.0]])
 
 
 def test_a_negative_index_means_the_own_top_one() -> None:
-    asked = torch.tensor([-1, -1, -1], dtype=torch.int32)
-    chosen = chosen_class(LOGITS, asked)
+    asked = torch.tensor([[-1], [-1], [-1]], dtype=torch.int32)
+    chosen = chosen_classes(LOGITS, asked)
     assert chosen.dtype == torch.int32
     # Of equal logits the first is the answer, as for numpy and ONNX.
-    assert chosen.tolist() == [1, 0, 2]
-    assert chosen_class(LOGITS, torch.tensor([2, -1, 0], dtype=torch.int32)).tolist() == [2, 0, 0]
+    assert chosen.tolist() == [[1], [0], [2]]
+    assert chosen_classes(LOGITS, torch.tensor([[2], [-1], [0]], dtype=torch.int32)).tolist() == [[2], [0], [0]]
 
 
 def test_one_hot_selects_the_chosen_logit() -> None:
-    asked = torch.tensor([0, -1, 1], dtype=torch.int32)
-    selected = one_hot(LOGITS.double(), asked)
+    selected = one_hot(LOGITS.double(), torch.tensor([0, NO_CLASS, 1], dtype=torch.int32))
     assert selected.dtype == torch.float64
-    assert selected.tolist() == [[1, 0, 0], [1, 0, 0], [0, 1, 0]]
+    assert selected.tolist() == [[1, 0, 0], [0, 0, 0], [0, 1, 0]]
 
 
 @pytest.mark.parametrize("name", METHODS.names())
@@ -40,7 +40,8 @@ class TestEveryMethod:
     def test_one_map_a_sample_of_the_taps_size(self, name: str) -> None:
         images = CASE.images(5)
         explained = explain(CASE.make(), TAP, METHODS.load(name), images, torch.full((5,), -1, dtype=torch.int32))
-        assert explained.attribution.shape == (5, 8, 8)
+        side = 8 if METHODS.load(name).domain == "tap" else 16
+        assert explained.attribution.shape == (5, side, side)
         assert torch.equal(explained.logits, CASE.make()(images))
         assert explained.attribution.isfinite().all()
         assert (explained.attribution >= 0).all() or not METHODS.load(name).nonnegative
@@ -60,6 +61,8 @@ class TestEveryMethod:
 
     def test_maps_are_raw(self, name: str) -> None:
         """Logits twice as steep give maps twice as strong: nothing is stretched to a fixed range."""
+        if name == "grad-cam++":
+            pytest.skip("its weights are quotients of powers of the gradient, which do not scale with it")
         images, model, method = CASE.images(3), CASE.make(), METHODS.load(name)
         asked = torch.zeros(3, dtype=torch.int32)
         before = explain(model, TAP, method, images, asked).attribution

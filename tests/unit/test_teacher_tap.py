@@ -8,7 +8,8 @@ from networks import CASES, TAPS, DeadEnd, Perceptron, Residual, SharedConvoluti
 from torch import nn
 
 from edgekit.errors import BadInputError
-from edgekit.teacher.tap import find_tap, forward_with_tap, head_from_tap, resolve_tap
+from edgekit.teacher.discovery import find_tap, resolve_tap
+from edgekit.teacher.tap import forward_with_tap, head_from_tap
 
 
 def hooks(model: nn.Module) -> int:
@@ -21,7 +22,7 @@ def test_the_last_spatial_map_is_found(name: str) -> None:
     model = case.make()
     tap = find_tap(model, case.images(2))
     assert forward_with_tap(model, tap, case.images(2)).activation.shape[2:].numel() > 1
-    assert tap == case.found
+    assert tap.name == case.found
     assert resolve_tap(model, None, case.images(2)) == tap
     assert hooks(model) == 0
 
@@ -102,7 +103,7 @@ def test_a_map_of_one_cell_is_none() -> None:
 
 def test_a_module_that_runs_twice_is_neither_found_nor_accepted() -> None:
     model, images = made(SharedConvolution), torch.zeros(2, 3, 8, 8)
-    assert find_tap(model, images) == "last"
+    assert find_tap(model, images).name == "last"
     for attempt in (forward_with_tap, resolve_tap):
         with pytest.raises(BadInputError, match="cannot be the tap") as caught:
             attempt(model, "conv", images)
@@ -116,7 +117,7 @@ def test_a_module_that_runs_twice_is_neither_found_nor_accepted() -> None:
 def test_modules_of_other_kinds(tap: str, found: str | None) -> None:
     model, images = made(Residual), torch.rand(2, 3, 17, 15)
     if found is None:
-        assert resolve_tap(model, tap, images) == tap
+        assert resolve_tap(model, tap, images).name == tap
         return
     with pytest.raises(BadInputError, match="cannot be the tap") as caught:
         forward_with_tap(model, tap, images)
@@ -163,7 +164,7 @@ def test_a_module_the_answer_does_not_depend_on() -> None:
     with pytest.raises(BadInputError, match="do not depend on the output of 'unused'") as caught:
         resolve_tap(model, "unused", images)
     assert "--tap" in (caught.value.hint or "")
-    assert resolve_tap(model, "features", images) == "features"
+    assert resolve_tap(model, "features", images).name == "features"
 
 
 class _Fails(nn.Module):

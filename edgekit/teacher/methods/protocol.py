@@ -1,29 +1,15 @@
-"""What an attribution method is: a function of head, activation and class."""
+"""What an attribution method is: a function of an activation and the gradient of a logit with respect to it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 
-__all__ = ["AttributionMethod", "Explained", "Head", "chosen_class", "one_hot"]
+__all__ = ["DOMAINS", "AttributionMethod", "weighted_map"]
 
-Head = Callable[[torch.Tensor], torch.Tensor]
-
-
-@dataclass(frozen=True)
-class Explained:
-    """An answer and its map.
-
-    Attributes:
-        logits: [N, classes].
-        attribution: [N, h, w], raw: never rescaled, resized or clipped beyond the method's own definition.
-    """
-
-    logits: torch.Tensor
-    attribution: torch.Tensor
+# What a map lives on: the activation at a tap, or the network's input.
+DOMAINS = ("tap", "input")
 
 
 class AttributionMethod(Protocol):
@@ -37,22 +23,23 @@ class AttributionMethod(Protocol):
     def nonnegative(self) -> bool:
         """Whether maps are never below zero."""
 
-    def __call__(self, head: Head, activation: torch.Tensor, class_index: torch.Tensor) -> Explained:
-        """Explain one batch.
+    @property
+    def domain(self) -> str:
+        """One of `DOMAINS`."""
+
+    def __call__(self, activation: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+        """The maps of one batch.
 
         Args:
-            head: The network from the tap to the logits.
-            activation: [N, C, h, w] at the tap.
-            class_index: int32 [N], the class to explain; -1 for the network's own top-1.
+            activation: [N, C, h, w] at the tap, or the images.
+            gradient: d(logit) / d(activation) of the explained class of each sample, [N, C, h, w]; or [N, C, 1, 1]
+                where it is the same at every cell of a channel.
+
+        Returns:
+            [N, h, w], raw: never rescaled, resized or clipped beyond the method's own definition.
         """
 
 
-def chosen_class(logits: torch.Tensor, class_index: torch.Tensor) -> torch.Tensor:
-    """The class each map explains, int32 [N]: `class_index`, or the top-1 where that is negative."""
-    return torch.where(class_index < 0, logits.argmax(dim=1).to(torch.int32), class_index)
-
-
-def one_hot(logits: torch.Tensor, class_index: torch.Tensor) -> torch.Tensor:
-    """The output gradient that selects one logit a sample, [N, classes] in the dtype of `logits`."""
-    classes = torch.arange(logits.shape[1], dtype=torch.int32, device=logits.device)
-    return (classes[None, :] == chosen_class(logits, class_index)[:, None]).to(logits.dtype)
+def weighted_map(weights: torch.Tensor, activation: torch.Tensor) -> torch.Tensor:
+    """`relu(sum_k weights_k A_k)`: weights [N, C], activation [N, C, h, w], result [N, h, w]."""
+    return torch.relu((weights[:, :, None, None] * activation).sum(dim=1))

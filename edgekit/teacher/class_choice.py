@@ -1,0 +1,42 @@
+"""Which classes the maps of an image explain, as tensors: the engine's `class_index` input and what it selects."""
+
+from __future__ import annotations
+
+import torch
+
+from edgekit.attribution.spec import NO_CLASS
+
+__all__ = ["chosen_classes", "one_hot"]
+
+
+def chosen_classes(logits: torch.Tensor, class_index: torch.Tensor, *, only_positive: bool = False) -> torch.Tensor:
+    """The class that each map explains.
+
+    Args:
+        logits: [N, classes].
+        class_index: int32 [N, k], k at most the number of classes. A negative entry of column j asks for the
+            network's own answer of rank j, its top-1 in column 0; `NO_CLASS` asks for none.
+        only_positive: An own answer whose logit is not above zero (its sigmoid not above a half) is none.
+
+    Returns:
+        int32 [N, k]; `NO_CLASS` where there is none. Of equal logits the first is the better answer.
+    """
+    columns = class_index.shape[1]
+    if columns == 1:
+        own = logits.argmax(dim=1, keepdim=True)
+    else:
+        own = logits.sort(dim=1, descending=True, stable=True).indices[:, :columns]
+    if only_positive:
+        own = torch.where(logits.gather(1, own) > 0, own, NO_CLASS)
+    return torch.where(class_index < 0, own.to(torch.int32), class_index)
+
+
+def one_hot(logits: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+    """The output gradient that selects one logit a sample, [N, classes] in the dtype of `logits`; zero for `NO_CLASS`.
+
+    Args:
+        logits: [N, classes].
+        chosen: int32 [N].
+    """
+    classes = torch.arange(logits.shape[1], dtype=torch.int32, device=logits.device)
+    return (classes[None, :] == chosen[:, None]).to(logits.dtype)
