@@ -311,3 +311,121 @@ CASES = {
     )
 }
 TAPS = [(name, tap) for name, case in CASES.items() for tap in case.taps]
+
+
+# Networks whose maps are not [N, C, h, w]. They stand beside `CASES`, since a bare name does not say their layout.
+
+
+class Attention(nn.Module):
+    """Self-attention whose inner tensors look like maps to whoever only counts dimensions: [N, heads, T, T]."""
+
+    def __init__(self, width: int, heads: int = 2) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.scores = nn.Identity()
+        self.project = nn.Linear(width, width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        batch, tokens, width = x.shape
+        q, k, v = self.qkv(x).reshape(batch, tokens, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        weights = self.scores((q @ k.transpose(-2, -1) * (width // self.heads) ** -0.5).softmax(dim=-1))
+        return self.project((weights @ v).transpose(1, 2).reshape(batch, tokens, width))
+
+
+class _TokenBlock(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm1, self.attention = nn.LayerNorm(width), Attention(width)
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(nn.Linear(width, 16), nn.GELU(), nn.Linear(16, width))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x + self.attention(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+
+class Tokens(nn.Module):
+    """A vision transformer: patches, `prefix` tokens of its own before them, two blocks.
+
+    With a class token (prefix at least 1) the answer is read off it; without, the cells are averaged.
+    """
+
+    def __init__(self, prefix: int = 1, classes: int = 4, width: int = 8) -> None:
+        super().__init__()
+        self.prefix = prefix
+        self.embed = nn.Conv2d(3, width, 4, stride=4)
+        self.register_buffer("tokens", torch.randn(1, prefix, width))
+        self.register_buffer("position", torch.randn(1, prefix + 12, width))
+        self.blocks = nn.ModuleList([_TokenBlock(width), _TokenBlock(width)])
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.embed(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.tokens.expand(len(x), -1, -1), x], dim=1) + self.position
+        for block in self.blocks:
+            x = block(x)
+        x = self.norm(x)
+        return self.head(x[:, 0] if self.prefix else x.mean(dim=1))
+
+
+class Windows(nn.Module):
+    """Maps kept as [N, h, w, C], and halved by a linear layer that merges 2 x 2 patches, as in Swin."""
+
+    def __init__(self, classes: int = 4, width: int = 6) -> None:
+        super().__init__()
+        self.embed = nn.Conv2d(3, width, 2, stride=2)
+        self.norm1 = nn.LayerNorm(width)
+        self.mix = nn.Linear(width, width)
+        self.merge = nn.Linear(4 * width, 10)
+        self.norm2 = nn.LayerNorm(10)
+        self.head = nn.Linear(10, classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.embed(x).permute(0, 2, 3, 1)
+        x = x + functional.gelu(self.mix(self.norm1(x)))
+        parts = [x[:, row::2, column::2] for row in (0, 1) for column in (0, 1)]
+        x = self.norm2(functional.gelu(self.merge(torch.cat(parts, dim=-1))))
+        return self.head(x.mean(dim=(1, 2)))
+
+
+class TwoTowers(nn.Module):
+    """Two branches that see the image apart and are pooled apart: neither map is the network's last."""
+
+    def __init__(self, classes: int = 3) -> None:
+        super().__init__()
+        self.left = nn.Sequential(nn.Conv2d(3, 6, 3, stride=2, padding=1), nn.ReLU())
+        self.right = nn.Sequential(nn.Conv2d(3, 5, 3, stride=2, padding=1), nn.ReLU())
+        self.head = nn.Linear(11, classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.cat([self.left(x).mean((2, 3)), self.right(x).mean((2, 3))], dim=1))
+
+
+@dataclass(frozen=True)
+class LayoutCase:
+    """A network whose maps have another layout: where its tap is found, and what is recorded of it."""
+
+    factory: Callable[[], nn.Module]
+    side: tuple[int, int]
+    found: str
+    kind: str
+    prefix: int
+    map_size: tuple[int, int]
+
+    def make(self) -> nn.Module:
+        """An instance."""
+        return made(self.factory)
+
+    def images(self, count: int, seed: int = 1) -> torch.Tensor:
+        """float32 [count, 3, H, W]."""
+        return torch.randn((count, 3, *self.side), generator=torch.Generator().manual_seed(seed))
+
+
+LAYOUT_CASES = {
+    "class-token": LayoutCase(Tokens, (16, 12), "blocks.1.norm1", "tokens", 1, (4, 3)),
+    "three-tokens": LayoutCase(lambda: Tokens(3), (16, 12), "blocks.1.norm1", "tokens", 3, (4, 3)),
+    "averaged-tokens": LayoutCase(lambda: Tokens(0), (16, 12), "norm", "tokens", 0, (4, 3)),
+    "windows": LayoutCase(Windows, (16, 12), "norm2", "nhwc", 0, (4, 3)),
+}
