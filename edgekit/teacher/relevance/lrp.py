@@ -20,32 +20,34 @@ from edgekit.teacher.relevance.contributions import (
 )
 from edgekit.teacher.relevance.method import RuleMethod
 from edgekit.teacher.relevance.propagate import Layer, Sum
+from edgekit.teacher.relevance.protocol import RelevanceOptions
 
-__all__ = ["LrpAlpha1Beta0", "proportional"]
-
-
-def proportional(total: Sum, relevance: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Additions and averages: `R_k = x_k / (sum_k' x_k') R`, with the sign of each `x_k`.
-
-    What arrives at an output is always a multiple of that output (each rule shares in proportion to contributions),
-    so that small sums do not blow up, and no relevance is lost or counted twice. Where nothing but pixels is summed
-    this does not hold, and the z^B rule takes its place.
-    """
-    if total.bounds is not None:
-        return shared_above_low(total, relevance)
-    return shared_by_sum(total.apply, total.inputs, relevance)
+__all__ = ["LrpAlpha1Beta0"]
 
 
 class LrpAlpha1Beta0(RuleMethod):
     """`R_i = sum_j (x_i w_ij)^+ / (sum_i' (x_i' w_i'j)^+ + b_j^+) R_j`, starting from the explained logit itself.
 
+    An addition or average is a layer without bias whose weights are its coefficients, so a residual block splits its
+    relevance and never hands the whole of it to both branches. Pixels get theirs by the z^B rule.
+
     The positive part of a bias is one more contribution and keeps its share. So the map sums to the logit, less what
-    biases kept and what arrived at outputs without any positive contribution: for a network without biases (merged
-    batch norms included) whose every layer has positive contributions it sums to the logit exactly. The map of a
-    negative logit is negative. Pixels get their relevance by the z^B rule, which keeps all of it.
+    biases kept and what arrived at outputs without any positive contribution. In a network of ReLUs without biases
+    (merged batch norms included) no such output is active, and the map sums to the logit exactly. It has the sign of
+    the logit everywhere.
+
+    Args:
+        options: Bounds and tap.
+        signed_sums: Share additions and averages by signed contributions, `R_k = x_k / (sum_k' x_k') R`, as zennit's
+            composites and iNNvestigate do. The sum itself then keeps all relevance, yet a branch that lowered it gets
+            negative relevance, which layers behind an inactive ReLU lose: maps may sum to more than the logit.
     """
 
     name = "lrp-alpha1beta0"
+
+    def __init__(self, options: RelevanceOptions, *, signed_sums: bool = False) -> None:
+        super().__init__(options)
+        self.signed_sums = signed_sums
 
     def start(self, logits: torch.Tensor, class_index: torch.Tensor) -> torch.Tensor:
         """The explained logit at its place, zero elsewhere."""
@@ -64,5 +66,12 @@ class LrpAlpha1Beta0(RuleMethod):
         return shared(layer, parts, ratio(relevance, denominator))
 
     def through_sum(self, total: Sum, relevance: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """See `proportional`."""
-        return proportional(total, relevance)
+        """See the class; z^B where nothing but pixels is summed."""
+        if total.bounds is not None:
+            return shared_above_low(total, relevance)
+        if self.signed_sums:
+            return shared_by_sum(total.apply, total.inputs, relevance)
+        positive = tuple(
+            x.clamp(min=0) if sign > 0 else x.clamp(max=0) for x, sign in zip(total.inputs, total.signs, strict=True)
+        )
+        return shared_by_sum(total.apply, positive, relevance)

@@ -17,10 +17,11 @@ from edgekit.teacher.relevance.contributions import (
     positive_parts,
     ratio,
     shared,
+    shared_above_low,
+    shared_by_sum,
     shared_in_box,
     totals,
 )
-from edgekit.teacher.relevance.lrp import proportional
 from edgekit.teacher.relevance.method import RuleMethod
 from edgekit.teacher.relevance.propagate import Layer, Sum
 
@@ -35,7 +36,7 @@ class RelativeAttributingPropagation(RuleMethod):
     - last layer, from the logit `y`: `R_i = y |z_i| / sum_i' |z_i'|`;
     - layers below: `C_i = sum_j (z_ij^+ / P_j + |z_ij^-| / (P_j + N_j)) R_j`, then the shift
       `R_i = C_i - (sum C - sum R) / n` over the `n` inputs with `C_i != 0`, for each sample;
-    - layers that read pixels: the z^B rule; additions and averages in proportion.
+    - layers that read pixels: the z^B rule; additions and averages: `R_k = x_k / (sum_k' x_k') R`, signed.
 
     Every step keeps the sum, biases have no part: the map sums to the logit, as long as each layer has an input that
     contributes. It is signed; Park et al. 2020 score its positive part.
@@ -65,8 +66,10 @@ class RelativeAttributingPropagation(RuleMethod):
         return _shifted(shared(layer, helping, ratio(relevance, positive)) + hindered, relevance)
 
     def through_sum(self, total: Sum, relevance: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """See `proportional`."""
-        return proportional(total, relevance)
+        """`R_k = x_k / (sum_k' x_k') R` with the sign of each `x_k`; z^B where nothing but pixels is summed."""
+        if total.bounds is not None:
+            return shared_above_low(total, relevance)
+        return shared_by_sum(total.apply, total.inputs, relevance)
 
 
 def _shifted(credit: torch.Tensor, relevance: torch.Tensor) -> torch.Tensor:
