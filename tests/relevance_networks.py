@@ -22,7 +22,7 @@ class Grouped(nn.Module):
         self.stem = nn.Conv2d(3, 8, 3, stride=2, padding=1)
         self.first = nn.Sequential(nn.Conv2d(8, 8, 1, groups=4, bias=False), nn.BatchNorm2d(8), nn.ReLU())
         self.second = nn.Sequential(nn.Conv2d(8, 12, 3, padding=1, groups=2), nn.BatchNorm2d(12), nn.ReLU())
-        self.fc = nn.Linear(12, 4)
+        self.fc = nn.Linear(12, 6)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.first(functional.relu(self.stem(x)))

@@ -18,6 +18,7 @@ with stubs(), warnings.catch_warnings():
     import zennit.attribution
     import zennit.canonizers
     import zennit.composites
+    import zennit.core
     import zennit.layer
     import zennit.rules
     import zennit.torchvision

@@ -156,7 +156,7 @@ def _tap_node(graph: fx.Graph, values: Values, model: nn.Module, tap: str, image
         if isinstance(value, torch.Tensor) and value.shape == expected.shape and torch.allclose(value, expected):
             return node
     raise BadInputError(
-        f"The output of {tap!r} is not computed by an operation of that module, so no relevance can be read there.",
+        f"The output of {tap!r} is not computed by an operation of that module, or has no part in the logits.",
         hint="name the module that computes it; 'edgekit inspect MODEL' lists candidates",
     )
 

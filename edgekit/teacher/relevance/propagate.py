@@ -92,6 +92,8 @@ def propagate(
     for node in reversed(network.graph.nodes):
         if node is network.tap and node in pending:
             return pending[node][0]
+        if node in (network.tap, network.images):
+            break
         if node not in pending:
             continue
         relevance, last = pending.pop(node)
@@ -100,9 +102,10 @@ def propagate(
             if source in pending:
                 share, behind = share + pending[source][0], behind or pending[source][1]  # noqa: PLW2901
             pending[source] = (share, behind)
+    where = "the images" if network.tap_name is None else repr(network.tap_name)
     raise BadInputError(
-        "The logits do not depend on " + ("the images" if network.tap_name is None else f"{network.tap_name!r}") + ".",
-        expected="a network, or a module, that relevance can reach from the logits",
+        f"No relevance reaches {where} from the logits.",
+        expected="a network, or a module, whose output the logits are made of; gates and constants receive none",
     )
 
 
