@@ -20,11 +20,12 @@ help: ## list what can be made
 
 install: $(STAMP) ## make the environment and install the tested set into it
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt tests/second_libraries.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "edgekit is built with Python 3.11 or later; name one with: make PYTHON=...")'
 	@echo "Installing the tested set into $(VENV) (once; some minutes and about 1.5 GB)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps --requirement tests/second_libraries.txt
 	@touch $@
 
 demo: $(STAMP) ## run the main job on the embedded default
