@@ -60,7 +60,7 @@ def raw_maps(
     logits = recorder(pixels)
     logits[torch.arange(len(classes)), classes].sum().backward()
     (activation,), (gradient,) = recorder.activations, recorder.gradients
-    found = cam.get_cam_image(pixels, layer, classes, activation.numpy(), gradient.numpy())
+    found = cam.get_cam_image(pixels, layer, classes, activation.numpy(), gradient.numpy(), False)
     copying.remove()
     recorder.release()
     maps = torch.as_tensor(found)
