@@ -1,7 +1,7 @@
 """Layer-wise relevance propagation with the alpha-1 beta-0 rule.
 
 Bach et al., "On Pixel-Wise Explanations for Non-Linear Classifier Decisions by Layer-Wise Relevance Propagation",
-PLoS ONE 10(7), 2015, equations 58 and 60; the first layer as in Montavon et al. 2017 (`shared_in_box`).
+PLoS ONE 10(7), 2015, the alpha-beta rule; the first layer as in Montavon et al. 2017 (`shared_in_box`).
 """
 
 from __future__ import annotations
