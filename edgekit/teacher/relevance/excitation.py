@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from edgekit.teacher.methods.protocol import one_hot
+from edgekit.teacher.class_choice import selected
 from edgekit.teacher.relevance.contributions import (
     ratio,
     shared,
@@ -42,7 +42,7 @@ class ExcitationBackprop(RuleMethod):
 
     def start(self, logits: torch.Tensor, class_index: torch.Tensor) -> torch.Tensor:
         """Probability one at the explained class."""
-        return one_hot(logits, class_index)
+        return selected(logits, class_index)
 
     def through_layer(self, layer: Layer, relevance: torch.Tensor) -> torch.Tensor:
         """See `_excited`."""
