@@ -108,11 +108,8 @@ def compress(model: PathLike, data: PathLike, output: PathLike, **options: Any) 
     from edgekit.compress.stage import CompressRequest
     from edgekit.compress.stage import compress as run
 
-    with _given(model, data, **options) as given:
+    with _given(model, data, compressing=True, **options) as given:
         train, wanted = given.images.train, given.recipe.compress
-        given.loaded.capabilities.check_compress(
-            wanted.prune.rate, wanted.finetune.epochs, format_name=given.loaded.format, where=str(given.model)
-        )
         request = CompressRequest(
             model=given.model,
             load=given.load,
@@ -289,6 +286,7 @@ def _given(  # noqa: PLR0913 - all but two by keyword
     load: LoadOptions | None = None,
     seed: int = 0,
     observer: Observer = NULL_OBSERVER,
+    compressing: bool = False,
 ) -> Iterator[_Given]:
     from edgekit.config.recipe import Recipe
     from edgekit.pipeline.data import DataRequest, load_data
@@ -301,5 +299,10 @@ def _given(  # noqa: PLR0913 - all but two by keyword
         loaded = load_model(path, load)
         for note in loaded.notes:
             observer.noted(note)
+        if compressing:
+            asked = recipe.compress
+            loaded.capabilities.check_compress(
+                asked.prune.rate, asked.finetune.epochs, format_name=loaded.format, where=str(model)
+            )
         wanted = DataRequest.from_recipe(recipe, Path(data), None if calib is None else Path(calib), seed)
         yield _Given(path, load, recipe, seed, observer, loaded, load_data(wanted, loaded.card, observer))

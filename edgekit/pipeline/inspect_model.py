@@ -65,7 +65,7 @@ def _carded(loaded: LoadedModel) -> ModelDescription:
         **_cost(loaded.model, shape),
     }
     last: dict[str, object] = {
-        "tap": resolve_tap(loaded.model, loaded.card.tap, _probe(shape)),
+        "tap": _tap(loaded, shape),
         "sha256": loaded.digest,
         **_notes(loaded.notes),
     }
@@ -80,7 +80,11 @@ def _uncarded(opened: Uncarded) -> ModelDescription:
     if not isinstance(height, int) or not isinstance(width, int):
         raise opened.problem
     shape = (3, height, width)
-    facts: dict[str, object] = {"format": opened.format, "architecture": opened.arch, **_cost(opened.model, shape)}
+    facts: dict[str, object] = {
+        "format": opened.format,
+        "architecture": opened.arch if opened.capabilities.finetune else "in the file",
+        **_cost(opened.model, shape),
+    }
     with torch.no_grad():
         answer = opened.model(_probe(shape))
     if not isinstance(answer, torch.Tensor) or answer.dim() != 2:
@@ -97,7 +101,17 @@ def _uncarded(opened: Uncarded) -> ModelDescription:
     )
 
 
+def _tap(loaded: LoadedModel, shape: tuple[int, int, int]) -> str:
+    try:
+        return resolve_tap(loaded.model, loaded.card.tap, _probe(shape))
+    except BadInputError as cause:
+        # Whoever asks what could be a tap must be shown the table, above all where the one that was named is none.
+        return f"none: {cause.message}"
+
+
 def _architecture(loaded: LoadedModel) -> str:
+    if not loaded.storable:
+        return "in the file"
     arguments = str(dict(loaded.arguments)) if loaded.arguments else ""
     if len(arguments) > _LONGEST_ARGUMENTS:
         arguments = arguments[:_LONGEST_ARGUMENTS] + " ..."

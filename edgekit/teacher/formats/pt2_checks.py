@@ -42,9 +42,10 @@ _FUNCTIONS = frozenset(
     re.findall(
         r"\w+",
         """
-        Abs Add And CeilDiv CeilToInt CleanDiv Eq FloatPow FloatTrueDiv FloorDiv FloorToInt Ge Gt Identity IntTrueDiv
-        Integer IsNonOverlappingAndDenseIndicator Le LShift Lt Max Min Mod ModularIndexing Mul Ne Not Or Pow
-        PowByNatural PythonMod Rational RoundDecimal RoundToInt RShift ToFloat TruncToFloat TruncToInt Where ceiling floor int_oo oo
+        Abs Add And CeilDiv CeilToInt CleanDiv Eq FloatPow FloatTrueDiv FloorDiv FloorToInt Ge Gt Identity
+        IntTrueDiv Integer IsNonOverlappingAndDenseIndicator Le LShift Lt Max Min Mod ModularIndexing Mul Ne
+        Not Or Pow PowByNatural PythonMod Rational RoundDecimal RoundToInt RShift ToFloat TruncToFloat
+        TruncToInt Where ceiling floor int_oo oo
         """,
     )
 )
