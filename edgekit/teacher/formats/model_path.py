@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -86,17 +87,19 @@ class ModelPath:
         """The members of a zip under the names that `members` has.
 
         Raises:
-            BadInputError: The zip is damaged, names a member twice, or is far larger than its file.
+            BadInputError: The zip is damaged, names a member twice, is packed in an unusual way, or is far larger than
+                its file.
         """
         try:
             with zipfile.ZipFile(io.BytesIO(self.data)) as archive:
                 entries = archive.infolist()
                 size = sum(entry.file_size for entry in entries)
                 names = [_without_root(entry.filename) for entry in entries]
-                if size > max(_SMALL, _LARGEST_GROWTH * len(self.data)) or len(set(names)) != len(names):
+                kinds = {entry.compress_type for entry in entries} - {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
+                if kinds or size > max(_SMALL, _LARGEST_GROWTH * len(self.data)) or len(set(names)) != len(names):
                     raise BadInputError("The archive was not written by torch.", where=str(self.path))
                 return {name: archive.read(entry) for name, entry in zip(names, entries, strict=True)}
-        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, EOFError, RuntimeError) as cause:
+        except (zipfile.BadZipFile, zlib.error, OSError, ValueError, EOFError, RuntimeError) as cause:
             raise self.damaged(cause) from cause
 
     def damaged(self, cause: Exception) -> BadInputError:
