@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import shutil
 from collections.abc import Callable
@@ -149,7 +150,8 @@ def test_damaged_bytes_end_in_an_error_of_ours_or_in_a_classifier(name: str, mad
             assert load_model(made_of.path, made_of.options).model(made_of.images(2)).isfinite().all()
         except EdgekitError:
             refused += 1
-    assert name == "safetensors" or name == "huggingface-folder" or refused > 10
+    # Safetensors has no checksums: a changed weight is another weight.
+    assert name in ("safetensors", "huggingface-folder") or refused > 10
 
 
 def test_a_bomb_in_its_place_does_not_go_off(name: str, made_of: ModelFile, tmp_path: Path) -> None:
@@ -170,10 +172,8 @@ def test_a_bomb_in_its_place_does_not_go_off(name: str, made_of: ModelFile, tmp_
     else:
         made_of.path.write_bytes(bomb.torch_bytes())
     careful = LoadOptions(arch=made_of.options.arch, card=made_of.options.card)
-    try:
+    with contextlib.suppress(EdgekitError):
         load_model(made_of.path, careful)
-    except EdgekitError:
-        pass
     assert not mark.exists()
 
 

@@ -24,14 +24,14 @@ def check_graph(graph: fx.Graph, path: Path) -> None:
         BadInputError: Batch norm or dropout are in training mode, random numbers are drawn, its own buffers are
             changed, or a part of it is no operation on tensors.
     """
-    for node in graph.nodes:
-        if node.op != "call_function":
-            continue
+    calls = [node for node in graph.nodes if node.op == "call_function"]
+    for node in calls:
         if not isinstance(node.target, OpOverload):
             _check_plain(node, path)
-            continue
-        given = _arguments(node)
-        if _is_training(given):
+    operations = [node for node in calls if isinstance(node.target, OpOverload)]
+    # First of all, because a batch norm in training mode changes its state as well, and this says why.
+    for node in operations:
+        if _is_training(_arguments(node)):
             raise BadInputError(
                 "The program was exported in training mode.",
                 where=str(path),
@@ -39,21 +39,27 @@ def check_graph(graph: fx.Graph, path: Path) -> None:
                 found=f"{node.target} in training mode",
                 hint="call model.eval(), and export it again",
             )
-        if torch.Tag.nondeterministic_seeded in node.target.tags and not _is_silenced(given):
-            raise BadInputError(
-                "The program draws random numbers, so its answers and maps are not those of the image alone.",
-                where=str(path),
-                found=str(node.target),
-                hint="call model.eval() before exporting, and leave out what is random there too",
-            )
-        changed = node.args[0] if node.args else None
-        if node.target._schema.is_mutable and isinstance(changed, fx.Node) and changed.op == "get_attr":
-            raise BadInputError(
-                "The program changes its own state from one batch to the next.",
-                where=str(path),
-                found=f"{node.target} on {changed.target}",
-                hint="call model.eval() before exporting",
-            )
+    for node in operations:
+        _check_repeatable(node, path)
+
+
+def _check_repeatable(node: fx.Node, path: Path) -> None:
+    target: Any = node.target
+    if torch.Tag.nondeterministic_seeded in target.tags and not _is_silenced(_arguments(node)):
+        raise BadInputError(
+            "The program draws random numbers, so its answers and maps are not those of the image alone.",
+            where=str(path),
+            found=str(target),
+            hint="call model.eval() before exporting, and leave out what is random there too",
+        )
+    changed = node.args[0] if node.args else None
+    if target._schema.is_mutable and isinstance(changed, fx.Node) and changed.op == "get_attr":
+        raise BadInputError(
+            "The program changes its own state from one batch to the next.",
+            where=str(path),
+            found=f"{target} on {changed.target}",
+            hint="call model.eval() before exporting",
+        )
 
 
 def _check_plain(node: fx.Node, path: Path) -> None:
@@ -68,8 +74,7 @@ def _check_plain(node: fx.Node, path: Path) -> None:
 
 
 def _arguments(node: fx.Node) -> dict[str, Any]:
-    target = node.target
-    assert isinstance(target, OpOverload)
+    target: Any = node.target
     given = {item.name: item.default_value for item in target._schema.arguments if item.has_default_value()}
     given |= {item.name: value for item, value in zip(target._schema.arguments, node.args, strict=False)}
     return given | dict(node.kwargs)

@@ -33,7 +33,8 @@ def _is_map(value: Any) -> bool:
 
 
 def _free(name: str, taken: set[str]) -> str:
-    while name in taken:
+    # An operation may be called "to" or "float", as methods of every module are.
+    while name in taken or hasattr(fx.GraphModule, name):
         name += "_"
     taken.add(name)
     return name

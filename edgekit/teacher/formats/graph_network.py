@@ -7,7 +7,7 @@ token-like value goes through an identity that has the name of the module whose 
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,13 +32,16 @@ class _Point(nn.Identity):
     """Where a value can be tapped; also holds the parameters of the module whose name it has."""
 
 
-def graph_network(graph: fx.GraphModule, outputs: Sequence[str], path: Path) -> tuple[fx.GraphModule, tuple[str, ...]]:
+def graph_network(
+    graph: fx.GraphModule, outputs: Sequence[str], path: Path, parameters: Set[str] = frozenset()
+) -> tuple[fx.GraphModule, tuple[str, ...]]:
     """Make a network of an exported graph.
 
     Args:
         graph: Takes one tensor [N, 3, H, W]; its nodes carry the shapes that torch.export found.
         outputs: Names of what it returns.
         path: For messages.
+        parameters: Names of weights that are parameters although the graph holds them as mere tensors.
 
     Returns:
         A module that answers the logits [N, classes], and notes.
@@ -55,7 +58,7 @@ def graph_network(graph: fx.GraphModule, outputs: Sequence[str], path: Path) -> 
     check_graph(plain, path)
     notes = _take_logits(plain, outputs, path)
     plain.eliminate_dead_code()
-    root = _root(graph, plain)
+    root = _root(graph, plain, parameters)
     state = root.state_dict()
     check_weights(state, path)
     notes += raised_precision(state)
@@ -104,7 +107,7 @@ def _take_logits(graph: fx.Graph, names: Sequence[str], path: Path) -> tuple[str
     return (f"the program has {len(flat)} outputs; {name!r} is taken as the logits",)
 
 
-def _root(graph: fx.GraphModule, plain: fx.Graph) -> nn.Module:
+def _root(graph: fx.GraphModule, plain: fx.Graph, parameters: Set[str]) -> nn.Module:
     """The parameters and buffers that are used, under their own names."""
     root = nn.Module()
     for node in plain.nodes:
@@ -113,8 +116,8 @@ def _root(graph: fx.GraphModule, plain: fx.Graph) -> nn.Module:
         owner, _, name = str(node.target).rpartition(".")
         value = getattr(graph.get_submodule(owner), name)
         place = _place(root, owner) if owner else root
-        if isinstance(value, nn.Parameter):
-            place.register_parameter(name, value)
+        if isinstance(value, nn.Parameter) or node.target in parameters:
+            place.register_parameter(name, nn.Parameter(value.detach(), requires_grad=False))
         else:
             place.register_buffer(name, value)
     return root

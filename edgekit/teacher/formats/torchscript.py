@@ -19,10 +19,12 @@ from edgekit.errors import BadInputError
 from edgekit.teacher.capabilities import GRAPH_ONLY
 from edgekit.teacher.card_entries import merged_entries
 from edgekit.teacher.formats.exported_program import quiet_torch, stored_card
+from edgekit.teacher.formats.graph_checks import check_graph
 from edgekit.teacher.formats.graph_network import check_batch, graph_network
 from edgekit.teacher.formats.model_path import ModelPath, rebuilt_archive
 from edgekit.teacher.formats.protocol import Content
 from edgekit.teacher.load_options import LoadOptions
+from edgekit.teacher.logits import named_outputs
 from edgekit.teacher.weights import check_weights, raised_precision
 
 __all__ = ["FORMAT", "TorchScript"]
@@ -59,9 +61,11 @@ class TorchScript:
         script = _loaded(archive, found)
         state = dict(script.state_dict())
         check_weights(state, found.path)
-        graph = _converted(script, size, found.path)
-        network, notes = graph_network(graph, _names(graph), found.path)
-        return Content(network, card, self.name, notes=(*raised_precision(state), *notes))
+        raised = raised_precision(state)
+        parameters = frozenset(name for name, _ in script.named_parameters())
+        graph = _converted(script.float(), size, found.path)
+        network, notes = graph_network(graph, _names(graph), found.path, parameters)
+        return Content(network, card, self.name, notes=(*raised, *notes))
 
 
 def _check_source(data: bytes, name: str, path: Path) -> None:
@@ -102,7 +106,7 @@ def _loaded(archive: Mapping[str, bytes], found: ModelPath) -> Any:
                 io.BytesIO(rebuilt_archive(kept).getvalue()), map_location="cpu"
             )
             script.eval()
-            return script.float()
+            return script
     except Exception as cause:  # torch's reader raises nearly anything on bytes that are not what it expects
         raise found.damaged(cause) from cause
 
@@ -126,12 +130,15 @@ def _converted(script: Any, size: tuple[int, int], path: Path) -> fx.GraphModule
             found=(str(cause).strip() or type(cause).__name__).splitlines()[0][:300],
             hint=_REMEDY,
         ) from cause
-    if isinstance(expected, torch.Tensor) and not torch.allclose(expected, given, rtol=1e-4, atol=1e-5):
+    # Before the answers are compared: where random numbers are drawn, they differ, and this says why.
+    check_graph(graph.graph, path)
+    inputs = [node for node in graph.graph.nodes if node.op == "placeholder"]
+    check_batch(inputs[0].meta["val"].shape[0], path)
+    pairs = zip(named_outputs(expected).values(), named_outputs(given).values(), strict=True)
+    if not all(isinstance(one, torch.Tensor) and torch.allclose(one, other, 1e-4, 1e-5) for one, other in pairs):
         raise BadInputError(
             "The graph made of the TorchScript file answers differently from the file.", where=str(path), hint=_REMEDY
         )
-    inputs = [node for node in graph.graph.nodes if node.op == "placeholder"]
-    check_batch(inputs[0].meta["val"].shape[0], path)
     return graph  # type: ignore[no-any-return]
 
 
