@@ -95,7 +95,7 @@ def take_logits(model: nn.Module, answer: Any, where: str) -> tuple[str, ...]:
     name = choose_logits(named_outputs(answer), where)
     model.register_forward_hook(TakeOutput(name))
     kind = type(answer).__name__
-    return (f"the network returns a {kind}; its output {name!r} is taken as the logits",)
+    return (f"the network returns more than a tensor ({kind}); its output {name!r} is taken as the logits",)
 
 
 def _described(value: Any) -> str:

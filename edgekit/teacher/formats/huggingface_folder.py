@@ -76,6 +76,8 @@ def _with_weights(folder: Path, config: Mapping[str, Any]) -> tuple[nn.Module, t
     (transformers,) = imported_library("transformers", "transformers")
     clean = dict(config)
     kind = clean.pop("model_type")
+    # Weights of one folder are read in a moment; a bar of transformers' own would come between those of edgekit.
+    transformers.utils.logging.disable_progress_bar()
     try:
         with quiet_torch():
             described = transformers.AutoConfig.for_model(kind, **clean)
