@@ -33,7 +33,7 @@ _SAFE = ("model.safetensors", "model.safetensors.index.json")
 _PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 # Files that make transformers load something else besides.
 _FOREIGN = ("adapter_config.json",)
-ARCH = "transformers"
+_ARCH = "transformers"
 
 
 class HuggingFaceFolder:
@@ -54,7 +54,7 @@ class HuggingFaceFolder:
             raise BadInputError("The folder refers to weights that lie elsewhere.", where=str(folder / foreign[0]))
         config = checked_config(_document(folder / _CONFIG), str(folder / _CONFIG))
         model, notes = _with_weights(folder, config)
-        return Content(model, _card(folder, config), ARCH, {"config": config}, notes=notes)
+        return Content(model, _card(folder, config), _ARCH, {"config": config}, notes=notes)
 
 
 def _has(folder: Path, *names: str) -> bool:
