@@ -124,12 +124,14 @@ def export(model: PathLike, data: PathLike, output: PathLike, *, target: str = "
     from edgekit.targets.loader import resolve_target
 
     given = _Given(model, data, **options)
+    wanted = resolve_target(target)
     request = ExportRequest(
         model=given.model,
         load=given.load,
         images=given.images.calibration.prepared(given.loaded.card.input),
-        opset=resolve_target(target).opset,
+        opset=wanted.opset,
         options=given.recipe.export,
+        operators=wanted.operators,
     )
     return run(request, Path(output), given.observer)
 

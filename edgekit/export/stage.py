@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,10 +19,16 @@ from edgekit.core.files import write_bytes
 from edgekit.core.progress import NULL_OBSERVER, Observer
 from edgekit.core.stages import Stage, StageRecord, run_stage
 from edgekit.errors import BadInputError
+from edgekit.export.batch import fix_batch
 from edgekit.export.closed_form import closed_form
 from edgekit.export.onnx_graph import onnx_from_trace
+from edgekit.export.operator_check import require_operators
+from edgekit.export.operator_table import load_table
 from edgekit.export.options import ExportOptions
-from edgekit.export.parity import check_parity, measure_parity
+from edgekit.export.parity import Parity, Truth, check_parity, compare, holds, truth_of
+from edgekit.export.parting import first_parting
+from edgekit.export.passes.protocol import PassReport
+from edgekit.export.passes.runner import Check, clean_up
 from edgekit.export.trace import trace
 from edgekit.teacher.checkpoint import LoadedModel
 from edgekit.teacher.explain import explain
@@ -32,11 +38,20 @@ from edgekit.teacher.methods.protocol import AttributionMethod
 from edgekit.teacher.methods.registry import METHODS
 from edgekit.teacher.tap import forward_with_tap, head_from_tap, resolve_tap
 
-__all__ = ["GRAPH_NAME", "INTERFACE_NAME", "ExplainedOnnx", "ExportRequest", "ParityImages", "explained_onnx", "export"]
+__all__ = [
+    "GRAPH_NAME",
+    "INTERFACE_NAME",
+    "ExplainedOnnx",
+    "ExportRequest",
+    "ParityImages",
+    "cleaned_onnx",
+    "explained_onnx",
+    "export",
+]
 
 GRAPH_NAME = "model.onnx"
 INTERFACE_NAME = "interface.json"
-_VERSION = 1
+_VERSION = 2
 
 
 class ParityImages(Protocol):
@@ -60,6 +75,7 @@ class ExportRequest:
         images: Real images for the parity check.
         opset: ONNX operator set the target reads.
         options: The recipe's.
+        operators: Name of the table of what the target's engine can run; None where there is no such table.
     """
 
     model: Path
@@ -67,6 +83,7 @@ class ExportRequest:
     images: ParityImages
     opset: int
     options: ExportOptions
+    operators: str | None = None
 
 
 @dataclass(frozen=True)
@@ -104,7 +121,7 @@ def explained_onnx(
         explained = explain(loaded.model, tap, in_graph, image, class_index)
         return explained.logits, explained.attribution
 
-    graph = trace(answer, (images, own))
+    graph = trace(answer, (images, own), loaded.model)
     height, width = (int(side) for side in activation.shape[2:])
     return ExplainedOnnx(
         model=onnx_from_trace(graph, images, own, opset),
@@ -122,29 +139,57 @@ def export(request: ExportRequest, destination: Path, observer: Observer = NULL_
     options: dict[str, JsonValue] = {
         "load": request.load.to_dict(),
         "opset": request.opset,
+        "operators": request.operators,
         "torch": torch.__version__,
         "onnx": onnx.__version__,
         **asdict(request.options),
     }
     stage = Stage("export", _VERSION, options, {"model": request.model}, {"images": _digest(request.images)})
-    return run_stage(stage, destination, lambda folder: _export(request, folder), observer)
+    return run_stage(stage, destination, lambda folder: _export(request, folder, observer), observer)
 
 
 def _digest(images: ParityImages) -> str:
     return digest_bytes("\n".join(images.digests).encode())
 
 
-def _export(request: ExportRequest, folder: Path) -> dict[str, Any]:
+def cleaned_onnx(
+    explained: ExplainedOnnx, check: Check, observer: Observer = NULL_OBSERVER, batch: int = 0
+) -> tuple[ExplainedOnnx, tuple[PassReport, ...]]:
+    """The graph after its clean-up passes, and what became of each.
+
+    Args:
+        explained: As `explained_onnx` made it.
+        check: Run after every pass; see `clean_up`.
+        observer: Is told of passes that were undone.
+        batch: Fixes the graph's batch before the passes, so that they can make constants of what depends on it; 0
+            leaves it dynamic.
+    """
+    model = fix_batch(explained.model, batch) if batch else explained.model
+    cleaned = clean_up(model, check, observer)
+    return replace(explained, model=cleaned.model), cleaned.reports
+
+
+def _export(request: ExportRequest, folder: Path, observer: Observer) -> dict[str, Any]:
     loaded = load_model(request.model, request.load)
     method = METHODS.load(request.options.method)
-    explained = explained_onnx(loaded, method, use_closed_form=request.options.closed_form, opset=request.opset)
-    graph_file = folder / GRAPH_NAME
-    write_bytes(graph_file, explained.model.SerializeToString(deterministic=True))
-    images = next(request.images.batches(request.options.parity_images), None)
+    options = request.options
+    images = next(request.images.batches(options.parity_images), None)
     if images is None:
         raise BadInputError("The parity check needs at least one image.", hint="give images with --data")
-    parity = measure_parity(loaded.model, explained.map_spec.tap, method, graph_file, images)
-    check_parity(parity, request.options.parity_tolerance)
+    raw = explained_onnx(loaded, method, use_closed_form=options.closed_form, opset=request.opset)
+    truth = truth_of(loaded.model, raw.map_spec.tap, method, images)
+    graph_file = folder / GRAPH_NAME
+    check = _Check(truth, graph_file, options)
+    explained, passes = cleaned_onnx(raw, check, observer, options.batch)
+    if request.operators is not None:
+        require_operators(explained.model, load_table(request.operators))
+    parity = check.parity(explained.model)
+    worst = np.repeat(images[parity.worst : parity.worst + 1], max(options.batch, 1), axis=0)
+    check_parity(
+        parity,
+        options.parity_tolerance,
+        lambda: first_parting(loaded.model, explained.model, worst, options.parity_tolerance),
+    )
     write_json(
         folder / INTERFACE_NAME,
         {"card": loaded.card.to_dict(), "map": explained.map_spec.to_dict(), "form": explained.form},
@@ -152,8 +197,28 @@ def _export(request: ExportRequest, folder: Path) -> dict[str, Any]:
     return {
         "form": explained.form,
         "parity": asdict(parity),
-        "tolerance": request.options.parity_tolerance,
+        "tolerance": options.parity_tolerance,
+        "passes": [asdict(report) for report in passes],
         "nodes": len(explained.model.graph.node),
         "bytes": graph_file.stat().st_size,
         "summary": f"{explained.form}, parity {max(parity.logits, parity.attribution):.1e} on {parity.samples} images",
     }
+
+
+class _Check:
+    """Parity of a graph with what the network says on real images, through a file as an engine reads it."""
+
+    def __init__(self, truth: Truth, graph_file: Path, options: ExportOptions) -> None:
+        self._truth = truth
+        self._file = graph_file
+        self._options = options
+
+    def parity(self, model: onnx.ModelProto) -> Parity:
+        write_bytes(self._file, model.SerializeToString(deterministic=True))
+        return compare(self._truth, self._file, self._options.batch)
+
+    def __call__(self, model: onnx.ModelProto) -> str | None:
+        parity = self.parity(model)
+        if holds(parity, self._options.parity_tolerance):
+            return None
+        return f"logits off by {parity.logits:.1e}, maps by {parity.attribution:.1e} and {parity.own_class:.1e}"
