@@ -126,13 +126,15 @@ def export(model: PathLike, data: PathLike, output: PathLike, *, target: str = "
     from edgekit.export.stage import export as run
     from edgekit.targets.loader import resolve_target
 
+    wanted = resolve_target(target)
     with _given(model, data, **options) as given:
         request = ExportRequest(
             model=given.model,
             load=given.load,
             images=given.images.calibration.prepared(given.loaded.card.input),
-            opset=resolve_target(target).opset,
+            opset=wanted.opset,
             options=given.recipe.export,
+            operators=wanted.operators,
         )
         return run(request, Path(output), given.observer)
 

@@ -180,6 +180,7 @@ def _student(checked: Plan, folders: BuildFolders, observer: Observer) -> dict[s
             images=data.calibration.prepared(card.input),
             opset=checked.target.opset,
             options=recipe.export,
+            operators=checked.target.operators,
         ),
         folders.export,
         observer,
