@@ -147,7 +147,11 @@ def test_words_in_texts_are_no_calls(tmp_path: Path) -> None:
     path = save_script(traced(residual(), torch.rand(2, 3, 17, 15)), tmp_path / "m")
     rewrite(path, {"code/__torch__/note.py": b'class N(Module):\n  _0 = "save"  # save\n'})
     load_model(path, SAID)
+    rewrite(path, {"code/__torch__/note.py": b"class N(Module):\n  x : __torch__.torchvision.ops.misc.load.Bar\n"})
+    load_model(path, SAID)
     rewrite(path, {"code/__torch__/note.py": b"class N(Module):\n  x : __torch__.torch.classes.foo.Bar\n"})
     assert refusal(path).found == "classes"
     rewrite(path, {"code/__torch__/note.py": b"def f(x):\n  return ops.mine.run(x)\n"})
     assert refusal(path).found == "ops.mine"
+    rewrite(path, {"code/__torch__/note.py": b"def f(x):\n  return x.save('file')\n"})
+    assert refusal(path).found == "save"

@@ -30,9 +30,11 @@ from edgekit.teacher.weights import check_weights, raised_precision
 __all__ = ["FORMAT", "TorchScript"]
 
 _TEXT = re.compile(r""""(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'|#[^\n]*""")
-# Operations with effects outside the program, and classes that are implemented outside it.
-_EFFECTS = re.compile(r"\b(from_file|load|save|rpc\w*|classes|fork|__torch_bind__)\b")
-_CUSTOM = re.compile(r"\bops\s*\.\s*(?!aten\b|prim\b|prims\b)\w+")
+# The names of the file's own classes, which say nothing about what it does.
+_CLASS = re.compile(r"__torch__(?:\s*\.\s*(?!classes\b)\w+)*")
+# Operations with effects outside the program, as functions or as methods of a tensor, and classes from outside it.
+_EFFECTS = re.compile(r"\b(from_file|load|save|rpc_\w+)\b|\bclasses\b")
+_CUSTOM = re.compile(r"(?<![\w.])ops\s*\.\s*(?!aten\b|prim\b|prims\b)\w+")
 _KEPT = ("byteorder", "code/", "constants.pkl", "constants/", "data.pkl", "data/", "version", ".data/")
 _REMEDY = (
     "export the model with torch.export and dynamic_shapes for the batch, or save the state dict and pass "
@@ -69,7 +71,7 @@ class TorchScript:
 
 
 def _check_source(data: bytes, name: str, path: Path) -> None:
-    source = _TEXT.sub("", data.decode("utf-8", errors="replace"))
+    source = _CLASS.sub("", _TEXT.sub("", data.decode("utf-8", errors="replace")))
     found = _EFFECTS.search(source) or _CUSTOM.search(source)
     if found:
         raise BadInputError(
