@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch._export.converter import TS2EPConverter
 
 from edgekit.errors import BadInputError
 from edgekit.teacher.capabilities import GRAPH_ONLY
@@ -113,15 +114,22 @@ def _loaded(archive: Mapping[str, bytes], found: ModelPath) -> Any:
         raise found.damaged(cause) from cause
 
 
-def _converted(script: Any, size: tuple[int, int], path: Path) -> fx.GraphModule:
-    from torch._export.converter import TS2EPConverter
+class _Converter(TS2EPConverter):
+    """Torch's converter, with a free batch and the sides of the image fixed: free sides fail for many networks."""
 
+    def retrace_as_exported_program(self, gm: fx.GraphModule, name_to_constant: dict[str, Any]) -> Any:
+        """Export what was converted; called by `convert`."""
+        del name_to_constant  # As buffers they serve as well.
+        return torch.export.export(gm, self.sample_args, dynamic_shapes=({0: torch.export.Dim.AUTO},), strict=False)
+
+
+def _converted(script: Any, size: tuple[int, int], path: Path) -> fx.GraphModule:
     generator = torch.Generator().manual_seed(0)
     probe = torch.rand((2, 3, *size), generator=generator)
     try:
         with quiet_torch(), torch.no_grad():
             expected = script(probe)
-            program = TS2EPConverter(script, (probe,)).convert()
+            program = _Converter(script, (probe,)).convert()
             graph: Any = program.module()
             given = graph(probe)
     except Exception as cause:  # the converter covers a part of the language, and says so in many ways
