@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch._export.converter import TS2EPConverter
 
 from edgekit.errors import BadInputError
 from edgekit.teacher.capabilities import GRAPH_ONLY
@@ -114,13 +113,19 @@ def _loaded(archive: Mapping[str, bytes], found: ModelPath) -> Any:
         raise found.damaged(cause) from cause
 
 
-class _Converter(TS2EPConverter):
-    """Torch's converter, with a free batch and the sides of the image fixed: free sides fail for many networks."""
+def _program(script: Any, probe: torch.Tensor) -> Any:
+    # A private module of torch, needed for this format alone: without it every other format has to work.
+    from torch._export.converter import TS2EPConverter
 
-    def retrace_as_exported_program(self, gm: fx.GraphModule, name_to_constant: dict[str, Any]) -> Any:
-        """Export what was converted; called by `convert`."""
-        del name_to_constant  # As buffers they serve as well.
-        return torch.export.export(gm, self.sample_args, dynamic_shapes=({0: torch.export.Dim.AUTO},), strict=False)
+    class Converter(TS2EPConverter):
+        """With a free batch and the sides of the image fixed: free sides fail for many networks."""
+
+        def retrace_as_exported_program(self, gm: fx.GraphModule, name_to_constant: dict[str, Any]) -> Any:
+            """Export what was converted; called by `convert`."""
+            del name_to_constant  # As buffers they serve as well.
+            return torch.export.export(gm, self.sample_args, dynamic_shapes=({0: torch.export.Dim.AUTO},), strict=False)
+
+    return Converter(script, (probe,)).convert()
 
 
 def _converted(script: Any, size: tuple[int, int], path: Path) -> fx.GraphModule:
@@ -129,7 +134,7 @@ def _converted(script: Any, size: tuple[int, int], path: Path) -> fx.GraphModule
     try:
         with quiet_torch(), torch.no_grad():
             expected = script(probe)
-            program = _Converter(script, (probe,)).convert()
+            program = _program(script, probe)
             graph: Any = program.module()
             given = graph(probe)
     except Exception as cause:  # the converter covers a part of the language, and says so in many ways
