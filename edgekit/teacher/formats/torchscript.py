@@ -29,12 +29,16 @@ from edgekit.teacher.weights import check_weights, raised_precision
 
 __all__ = ["FORMAT", "TorchScript"]
 
-_TEXT = re.compile(r""""(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'|#[^\n]*""")
-# The names of the file's own classes, which say nothing about what it does.
-_CLASS = re.compile(r"__torch__(?:\s*\.\s*(?!classes\b)\w+)*")
-# Operations with effects outside the program, as functions or as methods of a tensor, and classes from outside it.
-_EFFECTS = re.compile(r"\b(from_file|load|save|rpc_\w+)\b|\bclasses\b")
-_CUSTOM = re.compile(r"(?<![\w.])ops\s*\.\s*(?!aten\b|prim\b|prims\b)\w+")
+# What may stand between two tokens. Texts and comments are searched like the rest: whoever could make them look like
+# code, or code like them, would be believed otherwise.
+_GAP = r"(?:\s|#[^\n]*\n|\\\r?\n)*"
+_REFUSED = (
+    # Calls with effects outside the program, of functions or of methods of a tensor.
+    re.compile(rf"\b(from_file|load|save|rpc_\w+)(?={_GAP}\()"),
+    # Classes and operations that are implemented outside of torch.
+    re.compile(rf"\btorch{_GAP}\.{_GAP}(classes)\b"),
+    re.compile(rf"(?<![\w.])(ops{_GAP}\.{_GAP}(?!aten\b|prim\b|prims\b|\s|#|\\)\w+)"),
+)
 _KEPT = ("byteorder", "code/", "constants.pkl", "constants/", "data.pkl", "data/", "version", ".data/")
 _REMEDY = (
     "export the model with torch.export and dynamic_shapes for the batch, or save the state dict and pass "
@@ -71,14 +75,14 @@ class TorchScript:
 
 
 def _check_source(data: bytes, name: str, path: Path) -> None:
-    source = _CLASS.sub("", _TEXT.sub("", data.decode("utf-8", errors="replace")))
-    found = _EFFECTS.search(source) or _CUSTOM.search(source)
-    if found:
+    source = data.decode("utf-8", errors="replace")
+    found = next((match for pattern in _REFUSED if (match := pattern.search(source))), None)
+    if found is not None:
         raise BadInputError(
             "The TorchScript file uses something that edgekit does not run from a file.",
             where=f"{path}: {name}",
             expected="operations of torch on tensors",
-            found=found[0],
+            found=found[1],
             hint="save the state dict and pass --arch package.module:factory",
         )
 
