@@ -29,10 +29,16 @@ from edgekit.teacher.weights import check_weights, raised_precision
 
 __all__ = ["FORMAT", "TorchScript"]
 
-_TEXT = re.compile(r""""(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'|#[^\n]*""")
-# Operations with effects outside the program, and classes that are implemented outside it.
-_EFFECTS = re.compile(r"\b(from_file|load|save|rpc\w*|classes|fork|__torch_bind__)\b")
-_CUSTOM = re.compile(r"\bops\s*\.\s*(?!aten\b|prim\b|prims\b)\w+")
+# What may stand between two tokens. Texts and comments are searched like the rest: whoever could make them look like
+# code, or code like them, would be believed otherwise.
+_GAP = r"(?:\s|#[^\n]*\n|\\\r?\n)*"
+_REFUSED = (
+    # Calls with effects outside the program, of functions or of methods of a tensor.
+    re.compile(rf"\b(from_file|load|save|rpc_\w+)(?={_GAP}\()"),
+    # Classes and operations that are implemented outside of torch.
+    re.compile(rf"\btorch{_GAP}\.{_GAP}(classes)\b"),
+    re.compile(rf"(?<![\w.])(ops{_GAP}\.{_GAP}(?!aten\b|prim\b|prims\b|\s|#|\\)\w+)"),
+)
 _KEPT = ("byteorder", "code/", "constants.pkl", "constants/", "data.pkl", "data/", "version", ".data/")
 _REMEDY = (
     "export the model with torch.export and dynamic_shapes for the batch, or save the state dict and pass "
@@ -69,14 +75,14 @@ class TorchScript:
 
 
 def _check_source(data: bytes, name: str, path: Path) -> None:
-    source = _TEXT.sub("", data.decode("utf-8", errors="replace"))
-    found = _EFFECTS.search(source) or _CUSTOM.search(source)
-    if found:
+    source = data.decode("utf-8", errors="replace")
+    found = next((match for pattern in _REFUSED if (match := pattern.search(source))), None)
+    if found is not None:
         raise BadInputError(
             "The TorchScript file uses something that edgekit does not run from a file.",
             where=f"{path}: {name}",
             expected="operations of torch on tensors",
-            found=found[0],
+            found=found[1],
             hint="save the state dict and pass --arch package.module:factory",
         )
 
@@ -111,15 +117,28 @@ def _loaded(archive: Mapping[str, bytes], found: ModelPath) -> Any:
         raise found.damaged(cause) from cause
 
 
-def _converted(script: Any, size: tuple[int, int], path: Path) -> fx.GraphModule:
+def _program(script: Any, probe: torch.Tensor) -> Any:
+    # A private module of torch, needed for this format alone: without it every other format has to work.
     from torch._export.converter import TS2EPConverter
 
+    class Converter(TS2EPConverter):
+        """With a free batch and the sides of the image fixed: free sides fail for many networks."""
+
+        def retrace_as_exported_program(self, gm: fx.GraphModule, name_to_constant: dict[str, Any]) -> Any:
+            """Export what was converted; called by `convert`."""
+            del name_to_constant  # As buffers they serve as well.
+            return torch.export.export(gm, self.sample_args, dynamic_shapes=({0: torch.export.Dim.AUTO},), strict=False)
+
+    return Converter(script, (probe,)).convert()
+
+
+def _converted(script: Any, size: tuple[int, int], path: Path) -> fx.GraphModule:
     generator = torch.Generator().manual_seed(0)
     probe = torch.rand((2, 3, *size), generator=generator)
     try:
         with quiet_torch(), torch.no_grad():
             expected = script(probe)
-            program = TS2EPConverter(script, (probe,)).convert()
+            program = _program(script, probe)
             graph: Any = program.module()
             given = graph(probe)
     except Exception as cause:  # the converter covers a part of the language, and says so in many ways
