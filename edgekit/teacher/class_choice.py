@@ -21,14 +21,24 @@ def chosen_classes(logits: torch.Tensor, class_index: torch.Tensor, *, only_posi
     Returns:
         int32 [N, k]; `NO_CLASS` where there is none. Of equal logits the first is the better answer.
     """
-    columns = class_index.shape[1]
-    if columns == 1:
-        own = logits.argmax(dim=1, keepdim=True)
-    else:
-        own = logits.sort(dim=1, descending=True, stable=True).indices[:, :columns]
+    own = _best_answers(logits, class_index.shape[1])
     if only_positive:
         own = torch.where(logits.gather(1, own) > 0, own, NO_CLASS)
     return torch.where(class_index < 0, own.to(torch.int32), class_index)
+
+
+def _best_answers(logits: torch.Tensor, count: int) -> torch.Tensor:
+    """The `count` best answers, int64 [N, count]: found one after the other, which settles ties as argmax does.
+
+    A sort would leave ties to the runtime, and has no exported form that keeps them in order.
+    """
+    classes = torch.arange(logits.shape[1], device=logits.device)
+    best = [logits.argmax(dim=1, keepdim=True)]
+    left = logits
+    while len(best) < count:
+        left = torch.where(classes[None, :] == best[-1], -torch.inf, left)
+        best.append(left.argmax(dim=1, keepdim=True))
+    return torch.cat(best, dim=1) if count > 1 else best[0]
 
 
 def one_hot(logits: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -140,7 +141,7 @@ def test_the_stage_names_the_layer(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     def wrong(*args: object, **kwargs: object) -> object:
         found = true(*args, **kwargs)  # type: ignore[arg-type]
-        return stage.replace(found, model=planted(found.model, "fc"))
+        return replace(found, model=planted(found.model, "fc"))
 
     monkeypatch.setattr(stage, "explained_onnx", wrong)
     request = stage.ExportRequest(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from exported import OPSET
 from networks import CASES
 from test_teacher_golden import Images
+from torch import nn
 
 from edgekit.attribution.spec import NO_CLASS, OWN_CLASS, MapSpec
 from edgekit.bundle.golden import GoldenSet, read_golden, write_golden
@@ -44,9 +44,16 @@ TWO = (Tap("last"), Tap("project"))
 CLASSES = 2
 
 
+def answering() -> nn.Module:
+    """The case's network, moved so that every image has a positive class and about half of them a second one."""
+    model = CASE.make()
+    model.classifier[1].bias += 0.0872
+    return model
+
+
 def network(task: str = "softmax", taps: tuple[str, ...] = TAPS) -> LoadedModel:
     card = ModelCard(InputSpec(*CASE.side), tuple("abcd"), task, tap=taps[0], further_taps=taps[1:])
-    return LoadedModel(CASE.make(), card, "networks:Inverted", {}, None, "")
+    return LoadedModel(answering(), card, "networks:Inverted", {}, None, "")
 
 
 # In torch
@@ -143,7 +150,7 @@ def runner(graph: Path) -> Iterator[Runner]:
 
 def truth(choice: str, images: torch.Tensor, asked: torch.Tensor) -> list[np.ndarray]:
     explainer = Explainer(GRAD_CAM, TWO, only_positive=choice == "positive")
-    found = explainer(copy.deepcopy(CASE.make()).double(), images.double(), asked)
+    found = explainer(answering().double(), images.double(), asked)
     return [maps[:, column].numpy() for maps in found.maps for column in range(CLASSES)]
 
 
@@ -187,11 +194,11 @@ def test_class_indices_of_another_shape_are_refused(runner: Runner, shape: tuple
 def test_parity_speaks_for_every_view(graph: Path, choice: str) -> None:
     explainer = Explainer(GRAD_CAM, TWO, only_positive=choice == "positive")
     images = CASE.images(20, seed=6).numpy()
-    sound = measure_parity(CASE.make(), explainer, graph, images, classes=CLASSES)
+    sound = measure_parity(answering(), explainer, graph, images, classes=CLASSES)
     assert max(sound.logits, sound.attribution, sound.own_class) < 1e-4
     # The second tap, or the second class, exchanged for the first.
     swapped = replace(explainer, taps=TWO[::-1])
-    assert measure_parity(CASE.make(), swapped, graph, images, classes=CLASSES).attribution > 0.1
+    assert measure_parity(answering(), swapped, graph, images, classes=CLASSES).attribution > 0.1
 
 
 # In the golden set and the verdict
@@ -216,7 +223,7 @@ def test_the_golden_set_holds_every_view(golden_set: GoldenSet, choice: str) -> 
     expected = np.where(positive, ranked, NO_CLASS) if choice == "positive" else ranked
     assert np.array_equal(golden_set.explained_classes, expected)
     if choice == "positive":
-        assert not positive[:, 1].all(), "otherwise nothing is shown"
+        assert 10 < positive[:, 1].sum() < 60, "otherwise nothing is shown"
         assert (golden_set.further[0].maps[~positive[:, 1]] == 0).all()
 
 
@@ -256,7 +263,7 @@ class Damaged:
 @pytest.mark.parametrize("view", range(4))
 def test_one_bad_view_blocks(golden_set: GoldenSet, runner: Runner, choice: str, view: int) -> None:
     table = score_answers(golden_set, answer_golden(Damaged(runner, view), golden_set))  # type: ignore[arg-type]
-    assert judge(load_preset("default"), table).outcome != "pass" or choice == "positive"
+    assert judge(load_preset("default"), table).outcome != "pass"
     means = {name: np.nanmean(columns["cosine"]) for name, columns in table.views.items()}
     assert min(means, key=means.__getitem__) == golden_set.map_spec.views[view].name
     # A sample is as good as its worst map, by every metric.
