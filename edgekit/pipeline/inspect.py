@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgekit.attribution.spec import MapSpec
 from edgekit.bundle.golden import GOLDEN_NAME, read_golden
 from edgekit.bundle.layout import MANIFEST
 from edgekit.bundle.open import open_bundle
@@ -88,6 +89,14 @@ def _card(card: ModelCard) -> dict[str, object]:
     }
 
 
+def _map(spec: MapSpec) -> str:
+    places = ", ".join(f"{tap.height}x{tap.width} at {tap.tap}" for tap in spec.taps)
+    if spec.classes == 1:
+        return f"{spec.method} {places}"
+    which = "positive classes" if spec.class_choice == "positive" else "best answers"
+    return f"{spec.method} {places}, of {spec.classes} {which}"
+
+
 def _bundle(path: Path) -> Found:
     with open_bundle(path) as opened:
         manifest = opened.manifest
@@ -98,7 +107,7 @@ def _bundle(path: Path) -> Found:
             "target": manifest.target,
             "engine": f"{manifest.engine}, {manifest.precision}",
             "made with": f"edgekit {manifest.created_with}",
-            "map": f"{spec.method} {spec.height}x{spec.width} at {spec.tap}",
+            "map": _map(spec),
             **_card(manifest.card),
         }
         rows = [(name, ref.size, ref.sha256[:12]) for name, ref in sorted(manifest.files.items())]
@@ -111,7 +120,7 @@ def _golden(path: Path) -> Found:
     facts: dict[str, object] = {
         "samples": len(golden),
         "teacher": golden.teacher,
-        "map": f"{spec.method} {spec.height}x{spec.width} at {spec.tap}",
+        "map": _map(spec),
         "masks": "yes" if golden.masks is not None else "no",
         **_card(golden.card),
     }
