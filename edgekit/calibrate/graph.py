@@ -154,6 +154,11 @@ class ExplainedGraph:
             )
         return fixed[0], fixed[1], fixed[2]
 
+    @property
+    def batch(self) -> int | None:
+        """The number of images that the graph takes, or None where it takes any."""
+        return self.shapes[IMAGE][0]
+
     def names(self) -> Iterator[str]:
         """Every tensor name in the graph."""
         yield from (value.name for value in self.model.graph.input)

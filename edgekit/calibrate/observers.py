@@ -19,6 +19,7 @@ from edgekit.calibrate.images import CalibrationImages
 from edgekit.calibrate.tensor_stats import Histogram, TensorStats
 from edgekit.core.progress import NULL_OBSERVER, Observer
 from edgekit.errors import BadInputError, DefectError, UnavailableError
+from edgekit.interface.batches import filled
 
 __all__ = ["ActivationStream", "ExtremesObserver", "HistogramObserver", "activation_graph"]
 
@@ -180,7 +181,7 @@ class ActivationStream:
         for batch in self.images.batches(self._images_a_run()):
             _check_batch(batch, self.graph.input_shape)
             # In graph order: what is wrong with an image is found in the image, not in what was computed from it.
-            yield ({IMAGE: batch} if IMAGE in self.tensors else {}) | _run(session, wanted, batch)
+            yield ({IMAGE: batch} if IMAGE in self.tensors else {}) | self._computed(session, wanted, batch)
             done += len(batch)
             self.observer.advanced(task, done, total)
         if done != total:
@@ -190,7 +191,15 @@ class ActivationStream:
                 found=str(done),
             )
 
+    def _computed(
+        self, session: Any, wanted: list[str], batch: npt.NDArray[np.float32]
+    ) -> dict[str, npt.NDArray[np.float32]]:
+        found = _run(session, wanted, filled(batch, self.graph.batch))
+        return {name: values[: len(batch)] for name, values in found.items()}
+
     def _images_a_run(self) -> int:
+        if self.graph.batch is not None:
+            return self.graph.batch
         sizes = (self.graph.shapes.get(name, ())[1:] for name in self.tensors)
         an_image = 4 * sum(math.prod(side for side in sides if side is not None) for sides in sizes)
         return max(1, min(self.batch_size, _RUN_BYTES // max(an_image, 1)))

@@ -15,6 +15,7 @@ from edgekit.core.environment import processor_name
 from edgekit.core.files import read_bytes, write_bytes
 from edgekit.engines.protocol import Availability, EngineInfo, EngineOutput
 from edgekit.errors import BadInputError, IntegrityError, UnavailableError
+from edgekit.interface.batches import batch_places, filled
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -149,12 +150,14 @@ def _check_classes(asked: npt.NDArray[np.int32], classes: int) -> None:
 
 
 class SessionRunner:
-    """A runner over one ONNX Runtime session."""
+    """A runner over one ONNX Runtime session. One of a fixed batch is run as often as the images need."""
 
     def __init__(self, session: Any, info: EngineInfo) -> None:
         self._session = session
         self._info = info
         shapes = {value.name: value.shape for value in session.get_inputs()}
+        batch = shapes["image"][0]
+        self._batch = batch if isinstance(batch, int) else None
         self._shape = tuple(shapes["image"][1:])
         self._columns = int(shapes["class_index"][1]) if len(shapes["class_index"]) == 2 else None
         self._outputs = [value.name for value in session.get_outputs()]
@@ -175,16 +178,22 @@ class SessionRunner:
                 found=f"{images.dtype} {list(images.shape)}",
             )
         asked = self._asked(class_index, len(images))
-        try:
-            logits, *maps = self._session.run(self._outputs, {"image": images, "class_index": asked})
-        except Exception as cause:  # onnxruntime raises its own types that share no public base
-            raise UnavailableError(
-                "ONNX Runtime failed while running the engine.", found=str(cause).splitlines()[0]
-            ) from cause
+        parts = [self._part(images[place], asked[place]) for place in batch_places(len(images), self._batch)]
+        logits, *maps = parts[0] if len(parts) == 1 else (np.concatenate(output) for output in zip(*parts, strict=True))
         _check_classes(asked, logits.shape[1])
         if self._columns is not None:
             maps = [tap[:, column] for tap in maps for column in range(self._columns)]
         return EngineOutput(logits, maps[0], tuple(maps[1:]))
+
+    def _part(self, images: npt.NDArray[np.float32], asked: npt.NDArray[np.int32]) -> list[npt.NDArray[np.float32]]:
+        """The session's outputs for no more images than it takes at a time."""
+        fed = {"image": filled(images, self._batch), "class_index": filled(asked, self._batch)}
+        try:
+            return [output[: len(images)] for output in self._session.run(self._outputs, fed)]
+        except Exception as cause:  # onnxruntime raises its own types that share no public base
+            raise UnavailableError(
+                "ONNX Runtime failed while running the engine.", found=str(cause).splitlines()[0]
+            ) from cause
 
     def _asked(self, class_index: npt.NDArray[np.int32], count: int) -> npt.NDArray[np.int32]:
         shapes = [(count,)] if self._columns is None else [(count,), (count, self._columns)]

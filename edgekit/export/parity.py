@@ -116,19 +116,16 @@ def measure_parity(
     return compare(truth_of(model, explainer, images, classes=classes), onnx_file)
 
 
-def compare(truth: Truth, onnx_file: Path, batch: int = 0) -> Parity:
+def compare(truth: Truth, onnx_file: Path) -> Parity:
     """Compare the ONNX graph on the reference engine with the truth.
 
     Args:
         truth: What the network says.
         onnx_file: The exported graph.
-        batch: The graph's fixed batch, or 0 where it takes any.
     """
-    step = batch or _BATCH
     with REFERENCE.open(onnx_file, EngineOptions()) as runner:
         errors = [
-            _batch_errors(truth, runner, slice(start, min(start + step, len(truth.images))), batch)
-            for start in range(0, len(truth.images), step)
+            _batch_errors(truth, runner, slice(start, start + _BATCH)) for start in range(0, len(truth.images), _BATCH)
         ]
     difference, scale = (np.concatenate(column) for column in zip(*errors, strict=True))
     scale = np.maximum(scale, _SMALLEST_SCALE * scale.max(axis=0, initial=0.0))
@@ -148,14 +145,15 @@ def compare(truth: Truth, onnx_file: Path, batch: int = 0) -> Parity:
 
 
 def _batch_errors(
-    truth: Truth, runner: Runner, samples: slice, batch: int
+    truth: Truth, runner: Runner, samples: slice
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Absolute differences and scales [n, 1 + 2 views]: logits, views of the network's classes, of the graph's own."""
     images, chosen = truth.images[samples], truth.chosen[samples]
     views = [view[samples] for view in truth.views]
-    asked = _run(runner, images, chosen if chosen.shape[1] > 1 else chosen[:, 0], batch)
-    free = _run(runner, images, np.full(len(images), OWN_CLASS, dtype=np.int32), batch)
-    pairs = list(zip([*asked, *free[1:]], [truth.logits[samples], *views, *views], strict=True))
+    asked = runner.run(images, chosen if chosen.shape[1] > 1 else chosen[:, 0])
+    free = runner.run(images, np.full(len(images), OWN_CLASS, dtype=np.int32))
+    answered = [asked.logits, asked.attribution, *asked.further, free.attribution, *free.further]
+    pairs = list(zip(answered, [truth.logits[samples], *views, *views], strict=True))
     difference = np.stack([_largest(found - expected) for found, expected in pairs], axis=1)
     return difference, np.stack([_largest(expected) for _, expected in pairs], axis=1)
 
@@ -163,16 +161,6 @@ def _batch_errors(
 def _largest(array: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     worst: npt.NDArray[np.float64] = np.abs(array).reshape(len(array), -1).max(axis=1)
     return worst
-
-
-def _run(
-    runner: Runner, images: npt.NDArray[np.float32], asked: npt.NDArray[np.int32], batch: int
-) -> list[npt.NDArray[np.float32]]:
-    """Logits and every view; a graph of a fixed batch gets the last image again until the batch is full."""
-    count = len(images)
-    places = np.minimum(np.arange(max(batch, count)), count - 1)
-    answer = runner.run(images[places], asked[places])
-    return [array[:count] for array in (answer.logits, answer.attribution, *answer.further)]
 
 
 def holds(parity: Parity, tolerance: float) -> bool:

@@ -135,7 +135,7 @@ class _Check:
 
     def parity(self, model: onnx.ModelProto) -> Parity:
         write_bytes(self._file, model.SerializeToString(deterministic=True))
-        return compare(self._truth, self._file, self._options.batch)
+        return compare(self._truth, self._file)
 
     def __call__(self, model: onnx.ModelProto) -> str | None:
         parity = self.parity(model)
