@@ -47,7 +47,8 @@ class PooledLinearGradient:
 
         def gradient(chosen: torch.Tensor) -> torch.Tensor:
             exists = chosen < each_cell.shape[0]
-            rows = each_cell[torch.where(exists, chosen, 0).to(torch.int64)]
+            # Not by indexing, which is exported as a gather over coordinates.
+            rows = each_cell.index_select(0, torch.where(exists, chosen, 0).to(torch.int64))
             return (rows * exists[:, None].to(rows.dtype))[:, :, None, None]
 
         return logits, gradient
