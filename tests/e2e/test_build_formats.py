@@ -49,7 +49,7 @@ def model(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def _arguments(model: Path, images: Path, recipe: str) -> list[str]:
-    card = ["--card", str(model.with_name("card.json")), "--tap", "" if model.stem != "script" else "relu_6"]
+    card = ["--card", str(model.with_name("card.json")), *(["--tap", "relu_6"] if model.stem == "script" else [])]
     trust = ["--trust-pickle"] if model.stem == "pickle" else []
     output = ["--output", str(model.with_name("build"))]
     return ["build", str(model), "--data", str(images), "--recipe", recipe, *card, *trust, *output, "-q"]

@@ -53,7 +53,7 @@ def test_a_program_without_a_card_tells_what_it_knows(tmp_path: Path) -> None:
     assert "--mean" in str(found.facts["normalisation"])
     assert "--classes" in str(found.facts["classes"])
     assert str(found.facts["classes"]).startswith("5")
-    assert table(found, "possible tap")["layer2"] == ("9x8", 10)
+    assert table(found, "possible tap")["layer2"] == ("9x8", 10, "nchw")
 
 
 def test_torchscript_without_a_card_needs_the_size_alone(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_torchscript_without_a_card_needs_the_size_alone(tmp_path: Path) -> None
     with pytest.raises(BadInputError, match="size of its input"):
         api.inspect(path)
     found = api.inspect(path, load=LoadOptions(card={"input": {"height": 17, "width": 15}}))
-    assert table(found, "possible tap")["relu__4"] == ("9x8", 10)
+    assert table(found, "possible tap")["relu__4"] == ("9x8", 10, "nchw")
 
 
 def test_a_state_dict_without_a_card_is_refused_as_before(tmp_path: Path) -> None:
