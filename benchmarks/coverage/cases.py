@@ -25,7 +25,6 @@ class Case:
         family: Heading in the table.
         side: Height and width of the input, pixels.
         arguments: Further arguments of the factory.
-        factory: Name of a built-in architecture, edgekit only.
         images: Which images it looks at; see `measuring.images`.
     """
 
@@ -34,7 +33,6 @@ class Case:
     family: str
     side: int
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    factory: str = ""
     images: str = "camvid-crops"
 
     @property
@@ -44,16 +42,14 @@ class Case:
 
     @property
     def trusted_factory(self) -> str:
-        """What `--arch` would be given."""
-        return {"torchvision": f"torchvision.models:{self.name}", "timm": "timm:create_model"}.get(
-            self.package, self.factory
-        )
+        """What `--arch` is given; not for those of edgekit."""
+        return {"torchvision": f"torchvision.models:{self.name}", "timm": "timm:create_model"}[self.package]
 
     @property
     def all_arguments(self) -> dict[str, Any]:
         """Everything the factory is called with: never pretrained weights."""
         own = {"torchvision": {"weights": None}, "timm": {"model_name": self.name, "pretrained": False}}
-        return {**own.get(self.package, {}), **self.arguments}
+        return {**own[self.package], **self.arguments}
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form."""

@@ -18,35 +18,28 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from cases import CASES, Case
+from measuring.explained import MAPS, explained_forms, minmax_int8
 from measuring.graphs import logits_only, runner
 from measuring.images import ImageFolder, image_folder
-from measuring.networks import RandomNetwork, loaded_network, random_network
+from measuring.networks import RandomNetwork, WeightsMissingError, loaded_network, random_network, real_network
 from measuring.rounds import alternate, times_to_dict
-from weights import WeightsMissing, real_network
 
 from edgekit.attribution.spec import OWN_CLASS
-from edgekit.calibrate.formats import number_format
-from edgekit.calibrate.graph import read_graph
-from edgekit.calibrate.options import CalibrateOptions
 from edgekit.calibrate.qdq import serialise
-from edgekit.calibrate.stage import quantise_graph
 from edgekit.core.canonical import write_json
 from edgekit.engines.ort_cpu import ENGINE
 from edgekit.engines.protocol import EngineOptions, EngineOutput
 from edgekit.errors import EdgekitError
 from edgekit.export.parity import check_parity, measure_parity
-from edgekit.export.stage import ExplainedOnnx, explained_onnx
+from edgekit.export.stage import ExplainedOnnx
 from edgekit.metrics.agreement import score_agreement
 from edgekit.teacher.checkpoint import LoadedModel
 from edgekit.teacher.explain import map_spec
 from edgekit.teacher.explainer import explainer_for
-from edgekit.teacher.options import MapOptions
 
 PARITY_IMAGES = 64
 CALIBRATION_IMAGES = 16
 TOLERANCE = 1e-4
-OPSET = 18
-MAPS = MapOptions()
 _BATCH = 16
 
 
@@ -74,7 +67,7 @@ class Row:
     def loaded(self) -> LoadedModel:
         """The network."""
         if self.case.package == "edgekit":
-            return real_network(self.case)
+            return real_network(self.case.name)
         network = RandomNetwork(self.case.trusted_factory, self.case.all_arguments, self.case.side)
         view = self.images.view.first(PARITY_IMAGES)
         model = random_network(network, view.prepared(network.input).batches(_BATCH))
@@ -84,9 +77,9 @@ class Row:
         return loaded
 
     @property
-    def shipped(self) -> ExplainedOnnx:
-        """The graph that a build would ship."""
-        return self.exported.get("closed form") or self.exported["traced gradient"]
+    def shipped_form(self) -> str:
+        """The form of the graph that a build would ship."""
+        return next(iter(self.exported))
 
     def file(self, form: str) -> Path:
         """Where the graph of one form lies."""
@@ -122,18 +115,15 @@ def tap(row: Row) -> dict[str, Any]:
 
 def export(row: Row) -> dict[str, Any]:
     """The graph with the form that a build would choose, and with the traced gradient where that is another."""
-    found: dict[str, Any] = {}
-    for closed in (True, False):
-        if closed or "traced gradient" not in row.exported:
-            begun = time.perf_counter()
-            explained = explained_onnx(row.loaded, MAPS, use_closed_form=closed, opset=OPSET)
-            row.exported[explained.form] = explained
-            found[explained.form] = {
-                "seconds": round(time.perf_counter() - begun, 1),
-                "nodes": len(explained.model.graph.node),
-                "operators": dict(sorted(Counter(node.op_type for node in explained.model.graph.node).items())),
-            }
-    return {"forms": found, "shipped": row.shipped.form}
+    row.exported.update(explained_forms(row.loaded))
+    forms = {
+        form: {
+            "nodes": len(explained.model.graph.node),
+            "operators": dict(sorted(Counter(node.op_type for node in explained.model.graph.node).items())),
+        }
+        for form, explained in row.exported.items()
+    }
+    return {"forms": forms, "shipped": row.shipped_form}
 
 
 def parity(row: Row) -> dict[str, Any]:
@@ -150,13 +140,11 @@ def parity(row: Row) -> dict[str, Any]:
 def int8(row: Row) -> dict[str, Any]:
     """Min-max Q/DQ for x86: does the engine open and answer, and what became of map and answer?"""
     calibration = type(row.images.view)(row.images.view.items[PARITY_IMAGES:]).prepared(row.loaded.card.input)
-    options = CalibrateOptions(method="minmax", images=CALIBRATION_IMAGES)
-    graph = read_graph(row.file(row.shipped.form))
-    quantised = quantise_graph(graph, calibration, number_format("x86-u8s8"), options)
+    quantised = minmax_int8(row.file(row.shipped_form), calibration)
     file = row.folder / "int8.onnx"
     file.write_bytes(serialise(quantised.model))
     own = np.full(PARITY_IMAGES, OWN_CLASS, dtype=np.int32)
-    before = _answers(row.file(row.shipped.form), row.pixels, own)
+    before = _answers(row.file(row.shipped_form), row.pixels, own)
     chosen = before.logits.argmax(axis=1).astype(np.int32)
     after = _answers(file, row.pixels, chosen)
     scores = score_agreement(before.attribution, after.attribution, ["cosine"])
@@ -169,7 +157,7 @@ def int8(row: Row) -> dict[str, Any]:
         "cosine_min": float(compared.min()) if len(compared) else None,
         "states": dict(Counter(scores.states)),
         "quantised_operations": len(quantised.placement.quantised),
-        "bytes_over_fp32": round(file.stat().st_size / row.file(row.shipped.form).stat().st_size, 3),
+        "bytes_over_fp32": round(file.stat().st_size / row.file(row.shipped_form).stat().st_size, 3),
     }
 
 
@@ -186,7 +174,7 @@ def _answers(file: Path, images: npt.NDArray[np.float32], classes: npt.NDArray[n
 
 def cost(row: Row) -> dict[str, Any]:
     """What the map costs beside the logits alone, at batch 1 in FP32."""
-    model, image = row.shipped.model, row.pixels[:1]
+    model, image = row.exported[row.shipped_form].model, row.pixels[:1]
     runs = {"logits": runner(logits_only(model), image), "logits and map": runner(model, image)}
     return times_to_dict(alternate(runs, row.rounds), over="logits")
 
@@ -227,7 +215,7 @@ def measured_row(row: Row, until: str) -> dict[str, Any]:
         if all(steps[need]["ok"] for need in needs):
             try:
                 steps[name] = {"ok": True, **step(row)}
-            except WeightsMissing as missing:
+            except WeightsMissingError as missing:
                 return {"skipped": str(missing)}
             except Exception as cause:  # whatever an architecture makes edgekit, torch or a runtime raise is its row
                 steps[name] = {"ok": False, "reason": described(cause)}

@@ -28,6 +28,8 @@ from edgekit.core.environment import distribution_version, environment_print
 
 BENCHMARKS = Path(__file__).resolve().parents[1]
 VERSIONS_OF = ("torch", "torchvision", "timm", "onnx", "onnxscript", "onnxruntime")
+# After that long a row is given up. Those of the table take about one minute on two quiet cores.
+LIMIT_SECONDS = 600.0
 STEP_NAMES = ("load", "tap", "export", "parity", "int8", "cost", "tensorrt")
 
 
@@ -38,13 +40,11 @@ class Settings:
     Attributes:
         rounds: Rounds of the latency ratio.
         until: The last step.
-        limit: Seconds after which a row is given up.
         work: Where rows and images are kept.
     """
 
     rounds: int
     until: str
-    limit: int
     work: Path
 
     def stored(self, case: Case) -> Path:
@@ -77,13 +77,13 @@ def measure(case: Case, settings: Settings) -> dict[str, Any]:
         done = subprocess.run(
             [sys.executable, str(BENCHMARKS / "coverage" / "row.py"), json.dumps(asked)],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-            timeout=settings.limit,
+            timeout=LIMIT_SECONDS,
             capture_output=True,
             text=True,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return {"stopped": f"not done after {settings.limit} s", "seconds": float(settings.limit)}
+        return {"stopped": f"not done after {LIMIT_SECONDS:.0f} s", "seconds": LIMIT_SECONDS}
     if done.returncode != 0 or not result.is_file():
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         return {"stopped": f"the process ended with {done.returncode}: {last}", "seconds": None}
@@ -119,10 +119,9 @@ def write_results(rows: Mapping[str, Any], settings: Settings, folder: Path) -> 
 @click.option("--results", type=click.Path(path_type=Path), default=BENCHMARKS / "results", help="Folder of the table.")
 @click.option("--rounds", default=21, show_default=True, help="Rounds of the latency ratio.")
 @click.option("--until", type=click.Choice(STEP_NAMES), default=STEP_NAMES[-1], help="Stop after this step.")
-@click.option("--limit", default=600, show_default=True, help="Seconds after which a row is given up.")
-def main(only: str, again: bool, work: Path, results: Path, rounds: int, until: str, limit: int) -> None:
+def main(only: str, again: bool, work: Path, results: Path, rounds: int, until: str) -> None:
     """Measure the rows that are missing, and write the table."""
-    settings = Settings(rounds, until, limit, work.resolve())
+    settings = Settings(rounds, until, work.resolve())
     (settings.work / "rows").mkdir(parents=True, exist_ok=True)
     results.mkdir(parents=True, exist_ok=True)
     rows: dict[str, Any] = {}

@@ -40,9 +40,7 @@ def reasons(row: Mapping[str, Any]) -> dict[str, str]:
     """The steps that failed, with why; empty for a green row. Steps that were not reached are not named."""
     if "stopped" in row:
         return {"row": row["stopped"]}
-    return {
-        name: step["reason"] for name, step in row.get("steps", {}).items() if not step["ok"] and step["reason"]
-    }
+    return {name: step["reason"] for name, step in row.get("steps", {}).items() if not step["ok"] and step["reason"]}
 
 
 def text_of(document: Mapping[str, Any]) -> str:

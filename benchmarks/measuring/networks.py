@@ -12,14 +12,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from prepare_data import MODELS, card_of
 from torch import nn
 
 from edgekit.interface.card import InputSpec, ModelCard
 from edgekit.teacher.checkpoint import LoadedModel, save_checkpoint
 from edgekit.teacher.load_options import LoadOptions
 from edgekit.teacher.loading import load_model
+from measuring.images import SHARED
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "RandomNetwork", "loaded_network", "random_network"]
+__all__ = ["RandomNetwork", "WeightsMissingError", "loaded_network", "random_network", "real_network"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -97,3 +99,22 @@ def loaded_network(network: RandomNetwork, model: nn.Module, file: Path) -> Load
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return load_model(file, LoadOptions(arch=network.factory))
+
+
+class WeightsMissingError(Exception):
+    """Real weights are not part of the repository, and not beside the checkout."""
+
+
+def real_network(name: str) -> LoadedModel:
+    """One of the project's own architectures with its real weights from `shared/data/models`.
+
+    Raises:
+        WeightsMissingError: They are not there.
+    """
+    file = SHARED / "models" / f"{name}.safetensors"
+    if not file.is_file():
+        raise WeightsMissingError(f"shared/data/models/{file.name} does not lie beside the checkout")
+    arch, arguments, _ = MODELS[name]
+    # Without the tap that the card names: finding it is part of what is measured.
+    card = {**card_of(SHARED, name), "tap": None}
+    return load_model(file, LoadOptions(arch=arch, arguments=arguments, card=card))

@@ -19,7 +19,7 @@ from edgekit.bench.worker import wait_until_quiet
 __all__ = ["alternate", "spread", "times_to_dict"]
 
 Run = Callable[[], None]
-_FEWEST, _MOST = 3, 60
+_MOST = 60
 
 
 def alternate(runs: Mapping[str, Run], rounds: int, block_seconds: float = 0.08) -> dict[str, list[float]]:
@@ -28,7 +28,7 @@ def alternate(runs: Mapping[str, Run], rounds: int, block_seconds: float = 0.08)
     Args:
         runs: What is timed, by name.
         rounds: Blocks of each.
-        block_seconds: How long a block lasts, roughly; it has three runs at least.
+        block_seconds: How long a block lasts, roughly; it has one run at least.
     """
     counts = {name: _runs_in(run, block_seconds) for name, run in runs.items()}
     times: dict[str, list[float]] = {name: [] for name in runs}
@@ -49,7 +49,7 @@ def alternate(runs: Mapping[str, Run], rounds: int, block_seconds: float = 0.08)
 def _runs_in(run: Run, seconds: float) -> int:
     run()
     taken = min(_timed(run) for _ in range(2))
-    return min(max(round(seconds / taken), _FEWEST), _MOST)
+    return min(max(round(seconds / taken), 1), _MOST)
 
 
 def _timed(run: Run) -> float:
