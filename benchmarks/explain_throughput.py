@@ -264,12 +264,12 @@ def _introduction(document: Mapping[str, Any]) -> str:
     return (
         "Made by benchmarks/explain_throughput.py; every number is in explain_throughput.json. Measured on "
         f"{machine['processor']} with {machine['logical_cpus']} logical processors, {versions}, each with its own "
-        "choice of threads. Last-stage Grad-CAM of the network's own answer, logits and raw map: neither side scales maps to "
-        "the image, and images are decoded beforehand. INT8: min-max over 16 images, uint8 activations. Weights are "
+        "choice of threads. Last-stage Grad-CAM of the network's own answer, logits and raw map: neither side scales "
+        "maps to the image, and images are decoded beforehand. INT8: min-max over 16 images, uint8 activations. Weights are "
         "random, from a seed; times do not depend on them.\n\n"
         f"Blocks of {BLOCK} images are explained by one after the other in one process, in an order that turns round, "
-        "each after the threads of the one before have gone to sleep; medians and quartiles are over blocks, and ratios are "
-        "formed block by block, to the INT8 engine at its better batch. pytorch-grad-cam runs on the network as it "
+        "each after the threads of the one before have gone to sleep; medians and quartiles are over blocks, and "
+        "ratios are formed block by block, to the INT8 engine at its better batch. pytorch-grad-cam runs on the network as it "
         "comes, whose backward pass goes down to the image, and on one that is frozen up to the tap."
     )
 
