@@ -10,6 +10,7 @@ gradient. Needs torchvision for the networks that are not the project's own. Goe
 
 from __future__ import annotations
 
+import os
 import tempfile
 import warnings
 from collections.abc import Mapping
@@ -17,6 +18,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
+
+# Read when torch is imported: its threads would spin beside the engines.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import click
 import numpy as np

@@ -72,11 +72,13 @@ def measure(case: Case, settings: Settings) -> dict[str, Any]:
         "work": str(settings.work),
         "result": str(result),
     }
+    # Spinning, torch's threads would wait for each other many times as long on a busy machine.
+    waiting = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
     paths = [str(BENCHMARKS), *filter(None, [os.environ.get("PYTHONPATH")])]
     try:
         done = subprocess.run(
             [sys.executable, str(BENCHMARKS / "coverage" / "row.py"), json.dumps(asked)],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_WAIT_POLICY": waiting},
             timeout=LIMIT_SECONDS,
             capture_output=True,
             text=True,
