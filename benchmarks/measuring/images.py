@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -56,11 +57,15 @@ def image_folder(name: str, count: int, work: Path, shared: Path = SHARED) -> Im
 
 
 def _unpack(archive: Path, name: str, count: int, folder: Path) -> None:
-    wanted = set(_camvid_names(archive, count)) if name == "camvid-crops" else set(_cifar_names(archive, count))
+    names = list(_camvid_names(archive, count) if name == "camvid-crops" else _cifar_names(archive, count))
+    # In an order of their own, so that the first images and the last ones are of all kinds.
+    random.Random(0).shuffle(names)
+    places = {member: index for index, member in enumerate(names)}
     with tarfile.open(archive) as tar:
-        for index, member in enumerate(item for item in tar if item.name in wanted):
-            member.name = f"{index:05}-{Path(member.name).name}"
-            tar.extract(member, folder, filter="data")
+        for member in tar:
+            if member.name in places:
+                member.name = f"{places[member.name]:05}{Path(member.name).suffix}"
+                tar.extract(member, folder, filter="data")
 
 
 def _camvid_names(archive: Path, count: int) -> Iterator[str]:
