@@ -10,6 +10,9 @@ raise `edgekit.errors.EdgekitError` for what cannot be done; that maps did not h
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,9 +98,9 @@ def golden(model: PathLike, data: PathLike, output: PathLike, **options: Any) ->
     from edgekit.teacher.golden import GoldenRequest
     from edgekit.teacher.golden import golden as run
 
-    given = _Given(model, data, **options)
-    request = GoldenRequest(given.model, given.load, given.images.golden, given.recipe.export.maps)
-    return run(request, Path(output), given.observer)
+    with _given(model, data, **options) as given:
+        request = GoldenRequest(given.model, given.load, given.images.golden, given.recipe.export.maps)
+        return run(request, Path(output), given.observer)
 
 
 def compress(model: PathLike, data: PathLike, output: PathLike, **options: Any) -> StageRecord:
@@ -105,16 +108,16 @@ def compress(model: PathLike, data: PathLike, output: PathLike, **options: Any) 
     from edgekit.compress.stage import CompressRequest
     from edgekit.compress.stage import compress as run
 
-    given = _Given(model, data, **options)
-    train = given.images.train
-    request = CompressRequest(
-        model=given.model,
-        load=given.load,
-        data=train.for_training(given.loaded.card.input, given.observer) if train else None,
-        options=given.recipe.compress,
-        seed=given.seed,
-    )
-    return run(request, Path(output), given.observer)
+    with _given(model, data, compressing=True, **options) as given:
+        train, wanted = given.images.train, given.recipe.compress
+        request = CompressRequest(
+            model=given.model,
+            load=given.load,
+            data=train.for_training(given.loaded.card.input, given.observer) if train else None,
+            options=wanted,
+            seed=given.seed,
+        )
+        return run(request, Path(output), given.observer)
 
 
 def export(model: PathLike, data: PathLike, output: PathLike, *, target: str = "cpu", **options: Any) -> StageRecord:
@@ -123,15 +126,17 @@ def export(model: PathLike, data: PathLike, output: PathLike, *, target: str = "
     from edgekit.export.stage import export as run
     from edgekit.targets.loader import resolve_target
 
-    given = _Given(model, data, **options)
-    request = ExportRequest(
-        model=given.model,
-        load=given.load,
-        images=given.images.calibration.prepared(given.loaded.card.input),
-        opset=resolve_target(target).opset,
-        options=given.recipe.export,
-    )
-    return run(request, Path(output), given.observer)
+    wanted = resolve_target(target)
+    with _given(model, data, **options) as given:
+        request = ExportRequest(
+            model=given.model,
+            load=given.load,
+            images=given.images.calibration.prepared(given.loaded.card.input),
+            opset=wanted.opset,
+            options=given.recipe.export,
+            operators=wanted.operators,
+        )
+        return run(request, Path(output), given.observer)
 
 
 def calibrate(  # noqa: PLR0913 - all but three by keyword
@@ -260,30 +265,46 @@ def inspect(path: PathLike, *, load: LoadOptions | None = None) -> Found:
     return inspect_path(Path(path), load)
 
 
+@dataclass(frozen=True)
 class _Given:
     """What the stages that read a model and images share."""
 
-    def __init__(  # noqa: PLR0913 - all but two by keyword
-        self,
-        model: PathLike,
-        data: PathLike,
-        *,
-        calib: PathLike | None = None,
-        recipe: Recipe | None = None,
-        load: LoadOptions | None = None,
-        seed: int = 0,
-        observer: Observer = NULL_OBSERVER,
-    ) -> None:
-        from edgekit.config.recipe import Recipe
-        from edgekit.pipeline.data import DataRequest, load_data
-        from edgekit.teacher.load_options import LoadOptions
-        from edgekit.teacher.loading import load_model
+    model: Path
+    load: LoadOptions
+    recipe: Recipe
+    seed: int
+    observer: Observer
+    loaded: LoadedModel
+    images: BuildData
 
-        self.model = Path(model)
-        self.load = load or LoadOptions()
-        self.recipe = recipe or Recipe()
-        self.seed = seed
-        self.observer = observer
-        self.loaded: LoadedModel = load_model(self.model, self.load)
-        wanted = DataRequest.from_recipe(self.recipe, Path(data), None if calib is None else Path(calib), seed)
-        self.images: BuildData = load_data(wanted, self.loaded.card, observer)
+
+@contextmanager
+def _given(  # noqa: PLR0913 - all but two by keyword
+    model: PathLike,
+    data: PathLike,
+    *,
+    calib: PathLike | None = None,
+    recipe: Recipe | None = None,
+    load: LoadOptions | None = None,
+    seed: int = 0,
+    observer: Observer = NULL_OBSERVER,
+    compressing: bool = False,
+) -> Iterator[_Given]:
+    from edgekit.config.recipe import Recipe
+    from edgekit.pipeline.data import DataRequest, load_data
+    from edgekit.teacher.load_options import LoadOptions
+    from edgekit.teacher.loading import load_model
+    from edgekit.teacher.pretrained import temporary_model_file
+
+    load, recipe = load or LoadOptions(), recipe or Recipe()
+    with temporary_model_file(Path(model), load) as path:
+        loaded = load_model(path, load)
+        for note in loaded.notes:
+            observer.noted(note)
+        if compressing:
+            asked = recipe.compress
+            loaded.capabilities.check_compress(
+                asked.prune.rate, asked.finetune.epochs, format_name=loaded.format, where=str(model)
+            )
+        wanted = DataRequest.from_recipe(recipe, Path(data), None if calib is None else Path(calib), seed)
+        yield _Given(path, load, recipe, seed, observer, loaded, load_data(wanted, loaded.card, observer))

@@ -7,7 +7,7 @@ from functools import cache
 from networks import CASES, Case
 from torch import nn
 
-from edgekit.export.stage import ExplainedOnnx, explained_onnx
+from edgekit.export.explained import ExplainedOnnx, cleaned_onnx, explained_onnx
 from edgekit.interface.card import InputSpec, ModelCard
 from edgekit.teacher.checkpoint import LoadedModel
 from edgekit.teacher.options import MapOptions
@@ -28,6 +28,14 @@ def export_afresh(
     name: str, tap: str | None, *, use_closed_form: bool = True, opset: int = OPSET, maps: MapOptions = GRAD_CAM_ONLY
 ) -> ExplainedOnnx:
     """Export a case's network, without looking whether that was done before."""
+    raw = raw_export(name, tap, use_closed_form=use_closed_form, opset=opset, maps=maps)
+    return cleaned_onnx(raw, lambda _model: None)[0]
+
+
+def raw_export(
+    name: str, tap: str | None, *, use_closed_form: bool = True, opset: int = OPSET, maps: MapOptions = GRAD_CAM_ONLY
+) -> ExplainedOnnx:
+    """As it is before the clean-up passes."""
     return explained_onnx(loaded(CASES[name], tap), maps, use_closed_form=use_closed_form, opset=opset)
 
 

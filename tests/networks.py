@@ -363,7 +363,7 @@ class Tokens(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.embed(x).flatten(2).transpose(1, 2)
-        x = torch.cat([self.tokens.expand(len(x), -1, -1), x], dim=1) + self.position
+        x = torch.cat([self.tokens.expand(x.shape[0], -1, -1), x], dim=1) + self.position
         for block in self.blocks:
             x = block(x)
         x = self.norm(x)

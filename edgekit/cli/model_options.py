@@ -20,7 +20,9 @@ __all__ = ["model_options"]
 
 _OPTIONS = (
     click.option(
-        "--arch", metavar="NAME", help="Architecture: a built-in name, or package.module:factory of code you trust."
+        "--arch",
+        metavar="NAME",
+        help="Architecture: a built-in name, timm:NAME, torchvision:NAME, or package.module:factory of code you trust.",
     ),
     click.option("--arch-args", metavar="JSON", help="""Arguments of the architecture, such as '{"depth": 20}'."""),
     click.option("--card", type=FILE, metavar="FILE", help="Model card (YAML or JSON) for files that carry none."),
@@ -34,8 +36,13 @@ _OPTIONS = (
         multiple=True,
         help="Module whose output the map lives on; again for a map at another. [default: found]",
     ),
+    click.option(
+        "--trust-pickle",
+        is_flag=True,
+        help="Unpickle a model that was saved whole: runs whatever code its file holds, with your rights.",
+    ),
 )
-_NAMES = ("arch", "arch_args", "card", "input_size", "mean", "std", "classes", "tap")
+_NAMES = ("arch", "arch_args", "card", "input_size", "mean", "std", "classes", "tap", "trust_pickle")
 
 
 def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -70,7 +77,12 @@ def _load_options(said: dict[str, Any]) -> LoadOptions:
     if said["tap"]:
         card["tap"], *further = said["tap"]
         card["further_taps"] = further
-    return LoadOptions(arch=said["arch"], arguments=_arguments(said["arch_args"]), card=card)
+    if said["trust_pickle"]:
+        # Said before it happens; a note afterwards could be written by the very code it warns of.
+        click.echo("warning: --trust-pickle runs whatever code the model's file holds, with your rights", err=True)
+    return LoadOptions(
+        arch=said["arch"], arguments=_arguments(said["arch_args"]), card=card, trust_pickle=said["trust_pickle"]
+    )
 
 
 def _arguments(text: str | None) -> dict[str, Any] | None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 __all__ = ["Cost", "measure_cost"]
 
@@ -30,6 +30,12 @@ class Cost:
 
 def measure_cost(model: nn.Module, shape: tuple[int, int, int]) -> Cost:
     """Count by running `model`, which must be in evaluation mode, on one image of zeros of `shape` (C, H, W)."""
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    if isinstance(model, fx.GraphModule):
+        counter = _GraphCounter(model)
+        with torch.no_grad():
+            counter.run(torch.zeros(1, *shape))
+        return Cost(parameters, counter.macs)
     macs = 0
 
     def count(module: nn.Module, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
@@ -50,4 +56,21 @@ def measure_cost(model: nn.Module, shape: tuple[int, int, int]) -> Cost:
     finally:
         for handle in handles:
             handle.remove()
-    return Cost(parameters=sum(parameter.numel() for parameter in model.parameters()), macs=macs)
+    return Cost(parameters, macs)
+
+
+class _GraphCounter(fx.Interpreter):
+    """The same rule for a graph of operations, which has no modules to look at."""
+
+    macs = 0
+
+    def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        output = super().call_function(target, args, kwargs)
+        kind = getattr(target, "_opname", "")
+        if kind.startswith("conv_transpose") or (kind in ("convolution", "_convolution") and args[6]):
+            self.macs += args[0].numel() * args[1][0].numel()
+        elif kind in ("conv1d", "conv2d", "convolution", "_convolution", "linear"):
+            self.macs += output.numel() * args[1][0].numel()
+        elif kind == "addmm":
+            self.macs += output.numel() * args[1].shape[1]
+        return output

@@ -14,6 +14,7 @@ from edgekit.compress.finetune import EpochRecord, FinetunePlan, finetune
 from edgekit.compress.options import CompressOptions
 from edgekit.compress.pruning import PruneReport, prune
 from edgekit.core.canonical import JsonValue, write_json
+from edgekit.core.files import read_bytes, write_bytes
 from edgekit.core.progress import NULL_OBSERVER, Observer
 from edgekit.core.stages import Stage, StageRecord, run_stage
 from edgekit.teacher.checkpoint import LoadedModel, save_checkpoint
@@ -22,7 +23,7 @@ from edgekit.teacher.load_options import LoadOptions
 from edgekit.teacher.loading import load_model
 from edgekit.teacher.surgery import Surgery
 
-__all__ = ["HISTORY_NAME", "STUDENT_NAME", "CompressRequest", "compress"]
+__all__ = ["HISTORY_NAME", "STUDENT_NAME", "CompressRequest", "compress", "student_load"]
 
 STUDENT_NAME = "student.pt"
 HISTORY_NAME = "history.json"
@@ -56,10 +57,11 @@ def compress(request: CompressRequest, destination: Path, observer: Observer = N
 
     Writes `student.pt`, an edgekit checkpoint whose surgery is relative to its architecture, and `history.json`, one
     record an epoch. Without training data, or with nothing asked for, the student is the teacher: the record's facts
-    say "skipped" and why.
+    say "skipped" and why. Where the teacher has no architecture that a checkpoint could name, `student.pt` is then
+    the teacher's file, byte for byte; `student_load` says how to load either.
 
     Raises:
-        BadInputError: As `load_model`, `prune` and `finetune` do.
+        BadInputError: As `load_model`, `prune` and `finetune` do; or the teacher's format allows no compression.
     """
     stage = Stage(
         name="compress",
@@ -79,6 +81,11 @@ def compress(request: CompressRequest, destination: Path, observer: Observer = N
 def _compressed(request: CompressRequest, folder: Path, observer: Observer) -> Mapping[str, JsonValue]:
     teacher = load_model(request.model, request.load)
     skipped = _skipped(request)
+    if skipped is None:
+        options = request.options
+        teacher.capabilities.check_compress(
+            options.prune.rate, options.finetune.epochs, format_name=teacher.format, where=str(request.model)
+        )
     # An own copy, as if pruned of nothing: what is trained must not be what it is measured against.
     student = replace(teacher, model=copy.deepcopy(teacher.model))
     history: tuple[EpochRecord, ...] = ()
@@ -91,12 +98,22 @@ def _compressed(request: CompressRequest, folder: Path, observer: Observer) -> M
         facts = {**pruned.report.to_dict(), "summary": _summary(pruned.report, request.options, history)}
     else:
         facts = {"skipped": skipped, "summary": f"skipped: {skipped}"}
-    save_checkpoint(folder / STUDENT_NAME, student)
+    if teacher.storable:
+        save_checkpoint(folder / STUDENT_NAME, student)
+    else:
+        write_bytes(folder / STUDENT_NAME, read_bytes(request.model))
     epochs: list[JsonValue] = [record.to_dict() for record in history]
     write_json(folder / HISTORY_NAME, {"format": _HISTORY_FORMAT, "epochs": epochs})
     if epochs:
         facts["last_epoch"] = epochs[-1]
     return facts
+
+
+def student_load(teacher: LoadedModel, load: LoadOptions) -> LoadOptions:
+    """How to load the student that `compress` made of a teacher that was loaded with `load`."""
+    if not teacher.storable:
+        return load
+    return LoadOptions(arch=teacher.arch if ":" in teacher.arch else None)
 
 
 def _skipped(request: CompressRequest) -> str | None:

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from edgekit.export.spread import SPREADING
+
 __all__ = ["DECOMPOSITIONS"]
 
 _aten = torch.ops.aten
@@ -112,20 +114,12 @@ def _adaptive_avg_pool2d_backward(grad_output: torch.Tensor, activation: torch.T
     return _spread(grad_output, weights[0], weights[1])
 
 
-def _adaptive_max_pool2d_backward(
-    grad_output: torch.Tensor, activation: torch.Tensor, indices: torch.Tensor
-) -> torch.Tensor:
-    """Each output's gradient, added where its maximum was; `indices` count cells of a map row by row."""
-    cells = torch.zeros_like(activation).flatten(2)
-    return cells.scatter_add(2, indices.flatten(2), grad_output.flatten(2)).view_as(activation)
-
-
 DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     _aten.convolution_backward.default: _convolution_backward,
     _aten.empty_permuted.default: _empty_permuted,
     _aten.avg_pool2d_backward.default: _avg_pool2d_backward,
     _aten._adaptive_avg_pool2d_backward.default: _adaptive_avg_pool2d_backward,
-    _aten.adaptive_max_pool2d_backward.default: _adaptive_max_pool2d_backward,
+    **SPREADING,
     **torch._decomp.get_decompositions(
         [
             _aten.silu_backward,

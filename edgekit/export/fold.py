@@ -6,13 +6,14 @@ needs it folded all the same, and a second copy of the weight costs less than a 
 
 from __future__ import annotations
 
-from collections import Counter
-
 import numpy as np
 import onnx
 from onnx import numpy_helper
 
-__all__ = ["fold_batch_norm"]
+from edgekit.export.origin import module_of_node, outputs_of_node, set_origin
+from edgekit.export.passes.graph_index import GraphIndex, drop_unread
+
+__all__ = ["fold_batch_norm", "foldable_batch_norms"]
 
 
 def fold_batch_norm(model: onnx.ModelProto) -> int:
@@ -23,28 +24,34 @@ def fold_batch_norm(model: onnx.ModelProto) -> int:
     convolutions share stay shared by those that have no batch normalisation.
     """
     graph = model.graph
-    constants = {item.name: item for item in graph.initializer}
-    readers = Counter(name for node in graph.node for name in node.input)
-    readers.update(value.name for value in graph.output)
-    producers = {name: node for node in graph.node for name in node.output}
-    folded = []
-    for norm in graph.node:
+    folded = 0
+    # Again until nothing is left: a second normalisation right behind the first then follows the convolution.
+    while pairs := foldable_batch_norms(model):
+        constants = {item.name: item for item in graph.initializer}
+        for conv, norm in pairs:
+            _fold_pair(graph, conv, norm, constants)
+            graph.node.remove(norm)
+        folded += len(pairs)
+    drop_unread(graph)
+    return folded
+
+
+def foldable_batch_norms(model: onnx.ModelProto) -> list[tuple[onnx.NodeProto, onnx.NodeProto]]:
+    """The convolutions whose only reader is a batch normalisation with constant parameters, each with it."""
+    index = GraphIndex(model)
+    found = []
+    for norm in model.graph.node:
         if norm.op_type != "BatchNormalization" or len([name for name in norm.output if name]) != 1:
             continue
-        conv = producers.get(norm.input[0])
-        parameters = [*norm.input[1:], *(conv.input[1:] if conv is not None else [])]
-        if conv is None or conv.op_type != "Conv" or readers[conv.output[0]] != 1:
+        conv = index.producers.get(norm.input[0])
+        if conv is None or conv.op_type != "Conv":
             continue
-        if not all(name in constants for name in parameters):
-            continue
-        _fold_pair(graph, conv, norm, constants)
-        # A second normalisation right behind the first now follows the convolution.
-        producers[norm.output[0]] = conv
-        folded.append(norm)
-    for norm in folded:
-        graph.node.remove(norm)
-    _drop_unread(graph)
-    return len(folded)
+        result = conv.output[0]
+        parameters = [*norm.input[1:], *conv.input[1:]]
+        only_reader = index.readers[result] == 1 and result not in index.outputs
+        if only_reader and all(name in index.initialisers for name in parameters):
+            found.append((conv, norm))
+    return found
 
 
 def _fold_pair(
@@ -66,18 +73,9 @@ def _fold_pair(
         tensor = numpy_helper.from_array(array, name)
         graph.initializer.append(tensor)
         constants[name] = tensor
+    # The tensor is the normalisation's output now, so what is known of that output goes with it.
+    set_origin(conv, module_of_node(conv), outputs_of_node(norm))
     inputs = [conv.input[0], *names]
     conv.ClearField("input")
     conv.input.extend(inputs)
     conv.output[0] = norm.output[0]
-
-
-def _drop_unread(graph: onnx.GraphProto) -> None:
-    read = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
-    kept = [item for item in graph.initializer if item.name in read]
-    graph.ClearField("initializer")
-    graph.initializer.extend(kept)
-    produced = {name for node in graph.node for name in node.output}
-    infos = [value for value in graph.value_info if value.name in produced]
-    graph.ClearField("value_info")
-    graph.value_info.extend(infos)

@@ -22,6 +22,7 @@ class ExportOptions:
         parity_tolerance: Largest allowed relative error of logits and maps between torch and ONNX, per sample:
             `max|difference| / max|torch|`.
         parity_images: Real images the check runs on.
+        batch: The batch the graph takes, or 0 for any. An engine that cannot change its shapes wants a fixed one.
     """
 
     method: str = "grad-cam"
@@ -30,6 +31,7 @@ class ExportOptions:
     closed_form: bool = True
     parity_tolerance: float = 1e-4
     parity_images: int = 64
+    batch: int = 0
 
     @property
     def maps(self) -> MapOptions:
@@ -38,9 +40,9 @@ class ExportOptions:
 
     def __post_init__(self) -> None:
         _ = self.maps  # refuses what is out of range
-        if not (self.parity_tolerance > 0 and self.parity_images >= 1):
+        if not (self.parity_tolerance > 0 and self.parity_images >= 1 and self.batch >= 0):
             raise BadInputError(
                 "A recipe value is out of range: export.",
-                expected="parity_tolerance above 0 and parity_images at least 1",
-                found=f"{self.parity_tolerance} and {self.parity_images}",
+                expected="parity_tolerance above 0, parity_images at least 1 and batch at least 0",
+                found=f"{self.parity_tolerance}, {self.parity_images} and {self.batch}",
             )

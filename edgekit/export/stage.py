@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,33 +11,28 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import torch
-from torch import nn
 
-from edgekit.attribution.spec import OWN_CLASS, MapSpec
 from edgekit.core.canonical import JsonValue, write_json
 from edgekit.core.digests import digest_bytes
 from edgekit.core.files import write_bytes
 from edgekit.core.progress import NULL_OBSERVER, Observer
 from edgekit.core.stages import Stage, StageRecord, run_stage
 from edgekit.errors import BadInputError
-from edgekit.export.closed_form import closed_form
-from edgekit.export.onnx_graph import onnx_from_trace
+from edgekit.export.explained import cleaned_onnx, explained_onnx
+from edgekit.export.operator_check import require_operators
+from edgekit.export.operator_table import load_table
 from edgekit.export.options import ExportOptions
-from edgekit.export.parity import check_parity, measure_parity
-from edgekit.export.trace import trace
-from edgekit.teacher.checkpoint import LoadedModel
-from edgekit.teacher.explain import IMAGE_TAP, Differentiate, Explainer, map_spec, pulled_back
+from edgekit.export.parity import Parity, Truth, check_parity, compare, holds, truth_of
+from edgekit.export.parting import first_parting
 from edgekit.teacher.explainer import explainer_for
 from edgekit.teacher.load_options import LoadOptions
 from edgekit.teacher.loading import load_model
-from edgekit.teacher.options import MapOptions
-from edgekit.teacher.tap import Tap, forward_with_tap, head_from_tap
 
-__all__ = ["GRAPH_NAME", "INTERFACE_NAME", "ExplainedOnnx", "ExportRequest", "ParityImages", "explained_onnx", "export"]
+__all__ = ["GRAPH_NAME", "INTERFACE_NAME", "ExportRequest", "ParityImages", "export"]
 
 GRAPH_NAME = "model.onnx"
 INTERFACE_NAME = "interface.json"
-_VERSION = 1
+_VERSION = 2
 
 
 class ParityImages(Protocol):
@@ -61,6 +56,7 @@ class ExportRequest:
         images: Real images for the parity check.
         opset: ONNX operator set the target reads.
         options: The recipe's.
+        operators: Name of the table of what the target's engine can run; None where there is no such table.
     """
 
     model: Path
@@ -68,67 +64,7 @@ class ExportRequest:
     images: ParityImages
     opset: int
     options: ExportOptions
-
-
-@dataclass(frozen=True)
-class ExplainedOnnx:
-    """An explained graph and what it is.
-
-    Attributes:
-        model: The ONNX model.
-        map_spec: What its maps mean.
-        form: "closed form" or "traced gradient"; with several taps of both forms, which has which.
-    """
-
-    model: onnx.ModelProto
-    map_spec: MapSpec
-    form: str
-
-
-def explained_onnx(loaded: LoadedModel, maps: MapOptions, *, use_closed_form: bool, opset: int) -> ExplainedOnnx:
-    """Turn a loaded network into an explained ONNX graph.
-
-    Args:
-        loaded: The network.
-        maps: Which maps the graph answers.
-        use_closed_form: Use the closed form of gradients where the head is provably pooling and one linear layer.
-        opset: ONNX operator set.
-
-    Raises:
-        BadInputError: No usable tap, control flow that depends on data, or an operation without ONNX form.
-    """
-    generator = torch.Generator().manual_seed(0)
-    images = torch.rand((2, *loaded.card.input.shape), generator=generator)
-    own = torch.full((2,) if maps.classes == 1 else (2, maps.classes), OWN_CLASS, dtype=torch.int32)
-    explainer = explainer_for(loaded, maps, images)
-    spec = map_spec(explainer, loaded.model, images, maps.classes)
-    ways = tuple(_way(loaded.model, tap, explainer, images, use_closed_form) for tap in explainer.places)
-    in_graph = replace(explainer, differentiate=ways)
-
-    def answer(image: torch.Tensor, class_index: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        explained = in_graph(loaded.model, image, class_index)
-        return (explained.logits, *explained.maps)
-
-    graph = trace(answer, (images, own))
-    return ExplainedOnnx(
-        model=onnx_from_trace(graph, (images, own), spec.output_names, opset),
-        map_spec=spec,
-        form=_form(ways, explainer.places),
-    )
-
-
-def _way(model: nn.Module, tap: Tap, explainer: Explainer, images: torch.Tensor, closed: bool) -> Differentiate:
-    if not closed or tap is IMAGE_TAP:
-        return pulled_back
-    activation = forward_with_tap(model, tap, images).activation
-    return closed_form(explainer.method, head_from_tap(model, tap, images), activation) or pulled_back
-
-
-def _form(ways: Sequence[Differentiate], places: Sequence[Tap]) -> str:
-    forms = ["traced gradient" if way is pulled_back else "closed form" for way in ways]
-    if len(set(forms)) == 1:
-        return forms[0]
-    return ", ".join(f"{form} at {tap.name}" for form, tap in zip(forms, places, strict=True))
+    operators: str | None = None
 
 
 def export(request: ExportRequest, destination: Path, observer: Observer = NULL_OBSERVER) -> StageRecord:
@@ -140,31 +76,40 @@ def export(request: ExportRequest, destination: Path, observer: Observer = NULL_
     options: dict[str, JsonValue] = {
         "load": request.load.to_dict(),
         "opset": request.opset,
+        "operators": request.operators,
         "torch": torch.__version__,
         "onnx": onnx.__version__,
         **asdict(request.options),
     }
     stage = Stage("export", _VERSION, options, {"model": request.model}, {"images": _digest(request.images)})
-    return run_stage(stage, destination, lambda folder: _export(request, folder), observer)
+    return run_stage(stage, destination, lambda folder: _export(request, folder, observer), observer)
 
 
 def _digest(images: ParityImages) -> str:
     return digest_bytes("\n".join(images.digests).encode())
 
 
-def _export(request: ExportRequest, folder: Path) -> dict[str, Any]:
+def _export(request: ExportRequest, folder: Path, observer: Observer) -> dict[str, Any]:
     loaded = load_model(request.model, request.load)
-    explained = explained_onnx(
-        loaded, request.options.maps, use_closed_form=request.options.closed_form, opset=request.opset
-    )
-    graph_file = folder / GRAPH_NAME
-    write_bytes(graph_file, explained.model.SerializeToString(deterministic=True))
-    images = next(request.images.batches(request.options.parity_images), None)
+    options = request.options
+    images = next(request.images.batches(options.parity_images), None)
     if images is None:
         raise BadInputError("The parity check needs at least one image.", hint="give images with --data")
-    explainer = explainer_for(loaded, request.options.maps, torch.from_numpy(images[:2]))
-    parity = measure_parity(loaded.model, explainer, graph_file, images, classes=request.options.classes)
-    check_parity(parity, request.options.parity_tolerance)
+    raw = explained_onnx(loaded, options.maps, use_closed_form=options.closed_form, opset=request.opset)
+    explainer = explainer_for(loaded, options.maps, torch.from_numpy(images[:2]))
+    truth = truth_of(loaded.model, explainer, images, classes=options.classes)
+    graph_file = folder / GRAPH_NAME
+    check = _Check(truth, graph_file, options)
+    explained, passes = cleaned_onnx(raw, check, observer, options.batch)
+    if request.operators is not None:
+        require_operators(explained.model, load_table(request.operators))
+    parity = check.parity(explained.model)
+    worst = np.repeat(images[parity.worst : parity.worst + 1], max(options.batch, 1), axis=0)
+    check_parity(
+        parity,
+        options.parity_tolerance,
+        lambda: first_parting(loaded.model, explained.model, worst, options.parity_tolerance),
+    )
     write_json(
         folder / INTERFACE_NAME,
         {"card": loaded.card.to_dict(), "map": explained.map_spec.to_dict(), "form": explained.form},
@@ -172,8 +117,28 @@ def _export(request: ExportRequest, folder: Path) -> dict[str, Any]:
     return {
         "form": explained.form,
         "parity": asdict(parity),
-        "tolerance": request.options.parity_tolerance,
+        "tolerance": options.parity_tolerance,
+        "passes": [asdict(report) for report in passes],
         "nodes": len(explained.model.graph.node),
         "bytes": graph_file.stat().st_size,
         "summary": f"{explained.form}, parity {max(parity.logits, parity.attribution):.1e} on {parity.samples} images",
     }
+
+
+class _Check:
+    """Parity of a graph with what the network says on real images, through a file as an engine reads it."""
+
+    def __init__(self, truth: Truth, graph_file: Path, options: ExportOptions) -> None:
+        self._truth = truth
+        self._file = graph_file
+        self._options = options
+
+    def parity(self, model: onnx.ModelProto) -> Parity:
+        write_bytes(self._file, model.SerializeToString(deterministic=True))
+        return compare(self._truth, self._file, self._options.batch)
+
+    def __call__(self, model: onnx.ModelProto) -> str | None:
+        parity = self.parity(model)
+        if holds(parity, self._options.parity_tolerance):
+            return None
+        return f"logits off by {parity.logits:.1e}, maps by {parity.attribution:.1e} and {parity.own_class:.1e}"

@@ -29,6 +29,7 @@ from edgekit.targets.loader import Target, check_target_runs_here, resolve_targe
 from edgekit.teacher.checkpoint import LoadedModel
 from edgekit.teacher.load_options import LoadOptions
 from edgekit.teacher.loading import load_model
+from edgekit.teacher.pretrained import model_file
 
 __all__ = ["BuildRequest", "Plan", "build", "plan"]
 
@@ -38,7 +39,8 @@ class BuildRequest:
     """What is built for what.
 
     Attributes:
-        model: The teacher's file.
+        model: The teacher's file or folder; or "timm:NAME" or "torchvision:NAME" for a library's pretrained weights,
+            which are stored once, as a checkpoint in `output`.
         data: Labelled images.
         output: Folder for stages and bundle.
         recipe: How to build.
@@ -84,6 +86,7 @@ class Plan:
             "policy": self.policy.to_dict(),
             "recipe": recipe_to_dict(self.request.recipe),
             "card": self.teacher.card.to_dict(),
+            "format": self.teacher.format,
             "images": sizes,
             "stages": ["golden", "compress", "export", "calibrate", "build", "verify", "bundle"],
             "seed": self.request.seed,
@@ -94,15 +97,24 @@ def plan(request: BuildRequest, observer: Observer = NULL_OBSERVER) -> Plan:
     """Check everything that a build needs before it begins.
 
     Raises:
-        BadInputError: Model, card, recipe, policy, images or output folder cannot be used.
-        UnavailableError: The target cannot be verified here, or no engine of it runs here.
+        BadInputError: Model, card, recipe, policy, images or output folder cannot be used; or the recipe compresses
+            a model whose format allows none.
+        UnavailableError: The target cannot be verified here, no engine of it runs here, or a package or pretrained
+            weights cannot be had.
     """
     target = resolve_target(request.target)
     check_target_runs_here(target)
     engine = engine_for(target)
     policy = read_policy(request.recipe.policy)
     check_writable_directory(request.output)
+    request = replace(request, model=model_file(request.model, request.load, request.output))
     teacher = load_model(request.model, request.load)
+    for note in teacher.notes:
+        observer.noted(note)
+    compressing = request.recipe.compress
+    teacher.capabilities.check_compress(
+        compressing.prune.rate, compressing.finetune.epochs, format_name=teacher.format, where=str(request.model)
+    )
     wanted = DataRequest.from_recipe(request.recipe, request.data, request.calib, request.seed)
     data = load_data(wanted, teacher.card, observer)
     return Plan(request, target, engine, policy, teacher, data)
@@ -141,7 +153,7 @@ def build(request: BuildRequest, observer: Observer = NULL_OBSERVER) -> BuildRes
 
 def _student(checked: Plan, folders: BuildFolders, observer: Observer) -> dict[str, StageRecord]:
     """Stages that need torch: golden set, student, explained graph."""
-    from edgekit.compress.stage import STUDENT_NAME, CompressRequest, compress
+    from edgekit.compress.stage import STUDENT_NAME, CompressRequest, compress, student_load
     from edgekit.export.stage import ExportRequest, export
     from edgekit.teacher.golden import GoldenRequest, golden
 
@@ -164,10 +176,11 @@ def _student(checked: Plan, folders: BuildFolders, observer: Observer) -> dict[s
     export_record = export(
         ExportRequest(
             model=folders.compress / STUDENT_NAME,
-            load=LoadOptions(arch=checked.teacher.arch if ":" in checked.teacher.arch else None),
+            load=student_load(checked.teacher, request.load),
             images=data.calibration.prepared(card.input),
             opset=checked.target.opset,
             options=recipe.export,
+            operators=checked.target.operators,
         ),
         folders.export,
         observer,

@@ -13,7 +13,7 @@ from edgekit.attribution.spec import OWN_CLASS
 from edgekit.bundle.open import Bundle
 from edgekit.core.digests import digest_array
 from edgekit.core.files import write_bytes
-from edgekit.engines.protocol import EngineOptions
+from edgekit.engines.protocol import EngineOptions, EngineOutput
 from edgekit.engines.registry import ENGINES
 from edgekit.errors import BadInputError
 from edgekit.images.decode import decode_image
@@ -77,6 +77,7 @@ def explain_image(bundle: Bundle, image: Path, output: Path, class_name: str | N
             class_name=card.classes[explained],
             probability=probability,
             teacher_map=teacher_map if same else None,
+            further=_further(bundle, answer, explained),
         ),
     )
     return Explanation(
@@ -86,6 +87,17 @@ def explain_image(bundle: Bundle, image: Path, output: Path, class_name: str | N
         teacher=None if teacher_class is None else card.classes[teacher_class],
         cosine=cosine,
     )
+
+
+def _further(bundle: Bundle, answer: EngineOutput, explained: int) -> dict[str, npt.NDArray[np.float32]]:
+    """The engine's other maps: at another tap, or of its answers that follow."""
+    card = bundle.manifest.card
+    ranked = np.argsort(-answer.logits[0], kind="stable")
+    shown = {}
+    for view, maps in zip(bundle.manifest.map_spec.views[1:], answer.further, strict=True):
+        of = card.classes[explained if view.column == 0 else int(ranked[view.column])]
+        shown[f"{of}, at {view.spec.tap}"] = maps[0]
+    return shown
 
 
 def _teacher(bundle: Bundle, pixels: npt.NDArray[np.uint8]) -> tuple[int | None, npt.NDArray[np.float32] | None]:

@@ -57,18 +57,20 @@ def inspect_path(path: Path, load: LoadOptions | None = None) -> Found:
         IntegrityError: It is one of them, and damaged.
     """
     if not path.exists():
-        raise BadInputError("There is no such file or folder.", where=str(path))
+        if not str(path).startswith(("timm:", "torchvision:")):
+            raise BadInputError("There is no such file or folder.", where=str(path))
+        return _model(path, load)
     if path.suffix == ".tar" or (path / MANIFEST).is_file():
         return _bundle(path)
     if (path / GOLDEN_NAME).is_file():
         return _golden(path)
     if (path / RECORD_NAME).is_file():
         return _stage(path)
-    if path.is_dir():
+    if path.is_dir() and not (path / "config.json").is_file():
         raise BadInputError(
-            "The folder is nothing that edgekit made.",
+            "The folder is nothing that edgekit made, and no model.",
             where=str(path),
-            expected="a bundle, a golden set or a stage's folder",
+            expected="a bundle, a golden set, a stage's folder, or what save_pretrained of transformers writes",
         )
     if path.suffix == ".onnx":
         return _onnx(path)
@@ -155,27 +157,12 @@ def _onnx(path: Path) -> Found:
 
 
 def _model(path: Path, load: LoadOptions | None) -> Found:
-    import torch
+    from edgekit.pipeline.inspect_model import describe_model
 
-    from edgekit.compress.cost import measure_cost
-    from edgekit.teacher.discovery import resolve_tap, tap_candidates
-    from edgekit.teacher.loading import load_model
+    described = describe_model(path, load)
+    card = {} if described.card is None else _card(described.card)
+    return Found("model", {**described.facts, **card, **described.last_facts}, tuple(map(_table, described.tables)))
 
-    loaded = load_model(path, load)
-    shape = loaded.card.input.shape
-    probe = torch.rand((2, *shape), generator=torch.Generator().manual_seed(0))
-    cost = measure_cost(loaded.model, shape)
-    facts: dict[str, object] = {
-        "architecture": f"{loaded.arch} {dict(loaded.arguments) or ''}".rstrip(),
-        "pruned": "yes" if loaded.surgery is not None else "no",
-        "parameters": cost.parameters,
-        "multiply-accumulates": cost.macs,
-        **_card(loaded.card),
-        "tap": resolve_tap(loaded.model, loaded.card.tap, probe).name,
-        "sha256": loaded.digest,
-    }
-    rows = [
-        (item.tap.name, f"{item.height}x{item.width}", item.channels, item.tap.layout.kind)
-        for item in tap_candidates(loaded.model, probe)
-    ]
-    return Found("model", facts, (Table(("possible tap", "map", "channels", "layout"), rows),))
+
+def _table(table: tuple[Sequence[str], Sequence[Sequence[object]]]) -> Table:
+    return Table(*table)

@@ -26,6 +26,7 @@ from edgekit.report.quality import (
     describe_localisation,
     describe_own_class,
     describe_states,
+    describe_views,
 )
 from edgekit.report.samples import describe_samples
 from edgekit.report.selection import SampleSelection
@@ -85,6 +86,7 @@ def report_document(data: ReportData, selection: SampleSelection) -> dict[str, A
         "localisation": describe_localisation(golden, data.table),
         "states": describe_states(data.table),
         "own_class": describe_own_class(data.table),
+        "views": describe_views(data.table),
         "reproduce": _commands(data),
         "engine": dict(data.engine),
         "environment": dict(data.environment),

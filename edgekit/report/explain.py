@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ def explain_overlay(
     class_name: str,
     probability: float | None,
     teacher_map: npt.NDArray[np.floating[Any]] | None = None,
+    further: Mapping[str, npt.NDArray[np.floating[Any]]] | None = None,
 ) -> bytes:
     """Draw an image, the engine's map over it, and between them the teacher's where it is known.
 
@@ -34,6 +36,7 @@ def explain_overlay(
         class_name: The class that is explained.
         probability: The engine's, of that class, 0 to 1; None leaves it out.
         teacher_map: Floating [h, w], the teacher's raw map of the same class; None where it is not known.
+        further: What another map of the engine is to its floating [h, w], for engines with several.
 
     Returns:
         A PNG on white. Under the engine's map stand the class, its probability, and the cosine of the two maps.
@@ -59,4 +62,6 @@ def explain_overlay(
         lines.append(cosine_in_words(scores.states[0], float(scores.metrics["cosine"][0])))
         columns.append(Column("teacher", (overlay(large, teacher_map),), (class_name,)))
     columns.append(Column("engine", (overlay(large, attribution),), tuple(lines)))
+    for name, values in (further or {}).items():
+        columns.append(Column("engine", (overlay(large, values),), tuple(name.split(", "))))
     return draw_columns(columns)

@@ -12,7 +12,14 @@ from edgekit.metrics.classification import ClassRow, Tally, accuracy, agreement,
 from edgekit.metrics.localisation import LOCALISATION, centre_prior, score_localisation
 from edgekit.metrics.scores import STATES, ScoreTable
 
-__all__ = ["describe_answers", "describe_classes", "describe_localisation", "describe_own_class", "describe_states"]
+__all__ = [
+    "describe_answers",
+    "describe_classes",
+    "describe_localisation",
+    "describe_own_class",
+    "describe_states",
+    "describe_views",
+]
 
 _SIDES = ("teacher", "engine", "centre")
 
@@ -87,6 +94,21 @@ def describe_states(table: ScoreTable) -> list[dict[str, Any]]:
         {"state": state, "count": table.state.count(state), "share": Tally(table.state.count(state), len(table)).share}
         for state in STATES
     ]
+
+
+def describe_views(table: ScoreTable) -> dict[str, Any] | None:
+    """The means of every metric for each of an image's maps; None where an image has one.
+
+    Returns:
+        "maps" (how many an image has), "metrics" (their names) and "rows": name and means of each map.
+    """
+    if not table.views:
+        return None
+    rows = [
+        {"name": name, "means": {metric: _mean(columns[metric]) for metric in sorted(columns)}}
+        for name, columns in table.views.items()
+    ]
+    return {"maps": len(rows), "metrics": sorted(table.metrics), "rows": rows}
 
 
 def describe_own_class(table: ScoreTable) -> dict[str, Any]:

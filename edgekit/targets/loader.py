@@ -11,6 +11,7 @@ from edgekit.calibrate.formats import NUMBER_FORMATS
 from edgekit.config.documents import parse_yaml
 from edgekit.engines.registry import ENGINES
 from edgekit.errors import BadInputError, DefectError, UnavailableError
+from edgekit.export.operator_table import table_names
 
 __all__ = ["Target", "check_target_runs_here", "resolve_target", "target_aliases", "target_names"]
 
@@ -27,6 +28,7 @@ _KEYS = {
     "machines": list,
     "status": str,
 }
+_OPTIONAL_KEYS = {"operators": str}
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ class Target:
         channel_multiple: Pruned layers keep a multiple of this many channels.
         machines: What `platform.machine()` says there, in lower case.
         status: How far the target can be trusted.
+        operators: Name of the table of what the engine's parser can read (`edgekit.export.operator_table`); None where
+            the engine reads every operator that edgekit writes.
     """
 
     name: str
@@ -53,6 +57,7 @@ class Target:
     channel_multiple: int
     machines: tuple[str, ...]
     status: str
+    operators: str | None = None
 
     def __post_init__(self) -> None:
         for holds, what in (
@@ -60,6 +65,7 @@ class Target:
             (self.number_format in NUMBER_FORMATS, "number_format"),
             (self.opset >= 13, "opset"),  # the first with per-channel QuantizeLinear
             (self.channel_multiple >= 1, "channel_multiple"),
+            (self.operators is None or self.operators in table_names(), "operators"),
             (bool(self.machines) and all(name == name.lower() for name in self.machines), "machines"),
         ):
             if not holds:
@@ -148,8 +154,9 @@ def _documents() -> dict[str, dict[str, Any]]:
 
 def _target(raw: dict[str, Any]) -> Target:
     kinds = {key: type(value) for key, value in raw.items()}
-    if kinds != _KEYS:
-        raise DefectError("A target file is written wrongly.", expected=str(_KEYS), found=str(kinds))
+    optional = {key: kind for key, kind in _OPTIONAL_KEYS.items() if key in kinds}
+    if kinds != _KEYS | optional:
+        raise DefectError("A target file is written wrongly.", expected=str(_KEYS | optional), found=str(kinds))
     fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()}
     del fields["format"]
     return Target(**fields)

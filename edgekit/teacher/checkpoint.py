@@ -12,7 +12,7 @@ import re
 import sys
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,18 @@ from edgekit.core.digests import digest_file
 from edgekit.core.files import read_bytes, write_bytes
 from edgekit.errors import BadInputError
 from edgekit.interface.card import ModelCard
+from edgekit.teacher.capabilities import AS_NETWORK, Capabilities
 from edgekit.teacher.surgery import Surgery
 
-__all__ = ["FORMAT", "LoadedModel", "read_tensor_file", "save_checkpoint"]
+__all__ = [
+    "FORMAT",
+    "LoadedModel",
+    "NeedsCodeError",
+    "looks_like_safetensors",
+    "parse_tensor_file",
+    "read_tensor_file",
+    "save_checkpoint",
+]
 
 FORMAT = "edgekit.checkpoint/1"
 # What torch's restricted unpickler says about a class or function that it was told to refuse.
@@ -44,7 +53,11 @@ class LoadedModel:
         arch: Name of the architecture.
         arguments: What the architecture's factory was called with.
         surgery: Recorded pruning already applied to `model`, or None.
-        digest: SHA-256 of the file it came from.
+        digest: SHA-256 of the file or folder it came from.
+        format: What kind of file it came from, as `edgekit.teacher.formats` calls it.
+        capabilities: What can be done with it.
+        notes: What was decided in loading it that its user should know: a precision that was raised, one of several
+            outputs that was taken, code that was run.
     """
 
     model: nn.Module
@@ -53,6 +66,18 @@ class LoadedModel:
     arguments: Mapping[str, Any]
     surgery: Surgery | None
     digest: str
+    format: str = "edgekit checkpoint"
+    capabilities: Capabilities = field(default=AS_NETWORK)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def storable(self) -> bool:
+        """Whether a checkpoint can say what the network is: it has an architecture, and is no mere graph."""
+        return self.capabilities.finetune
+
+
+class NeedsCodeError(BadInputError):
+    """A pickle that only loads if code that it names is run."""
 
 
 def save_checkpoint(path: Path, loaded: LoadedModel) -> str:
@@ -101,8 +126,18 @@ def read_tensor_file(path: Path) -> dict[str, Any]:
     Raises:
         BadInputError: Missing, not such a file, or a pickle that wants to run code.
     """
-    data = read_bytes(path)
-    if path.suffix == ".safetensors":
+    return parse_tensor_file(read_bytes(path), path)
+
+
+def looks_like_safetensors(opening: bytes) -> bool:
+    """Whether these first bytes (nine or more) are those of a safetensors file: a length and a JSON object."""
+    return len(opening) > 8 and opening[8:9] == b"{" and int.from_bytes(opening[:8], "little") < 1 << 32
+
+
+def parse_tensor_file(data: bytes, path: Path) -> dict[str, Any]:
+    """`read_tensor_file` on bytes that were read already; `path` is for messages."""
+    is_torch = data.startswith((b"PK", _PICKLE_START))
+    if looks_like_safetensors(data[:9]) or (path.suffix == ".safetensors" and not is_torch):
         return _read_safetensors(data, path)
     try:
         with warnings.catch_warnings():
@@ -124,7 +159,7 @@ def read_tensor_file(path: Path) -> dict[str, Any]:
 def _not_a_checkpoint(data: bytes, path: Path, cause: Exception) -> BadInputError:
     refused = _REFUSED_GLOBAL.search(str(cause))
     if refused or (data.startswith(_PICKLE_START) and "Unsupported operand" in str(cause)):
-        return BadInputError(
+        return NeedsCodeError(
             "The model file is a pickle that needs code to be run, which edgekit does not do.",
             where=str(path),
             expected="a state dict or an edgekit checkpoint",
@@ -135,7 +170,7 @@ def _not_a_checkpoint(data: bytes, path: Path, cause: Exception) -> BadInputErro
     return BadInputError(
         "The model file cannot be read.",
         where=str(path),
-        expected="an edgekit checkpoint, a state dict saved with torch.save, or a .safetensors file",
+        expected="a checkpoint, state dict, safetensors file, torch.export program or TorchScript file",
         found=_described(data),
         hint="it is a Git LFS pointer: run 'git lfs pull' to fetch the file itself" if is_pointer else None,
     )

@@ -6,7 +6,7 @@ import torch
 
 from edgekit.attribution.spec import NO_CLASS
 
-__all__ = ["chosen_classes", "one_hot"]
+__all__ = ["chosen_classes", "one_hot", "selected"]
 
 
 def chosen_classes(logits: torch.Tensor, class_index: torch.Tensor, *, only_positive: bool = False) -> torch.Tensor:
@@ -40,3 +40,8 @@ def one_hot(logits: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
     """
     classes = torch.arange(logits.shape[1], dtype=torch.int32, device=logits.device)
     return (classes[None, :] == chosen[:, None]).to(logits.dtype)
+
+
+def selected(logits: torch.Tensor, class_index: torch.Tensor) -> torch.Tensor:
+    """`one_hot` of the class that each sample's `class_index`, int32 [N], asks for; -1 for the network's own top-1."""
+    return one_hot(logits, chosen_classes(logits, class_index[:, None])[:, 0])

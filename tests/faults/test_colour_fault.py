@@ -17,7 +17,7 @@ from edgekit.bundle.golden import GoldenSet
 from edgekit.core.progress import NULL_OBSERVER
 from edgekit.engines.protocol import EngineOptions, Runner
 from edgekit.engines.reference import ENGINE as REFERENCE
-from edgekit.export.stage import explained_onnx
+from edgekit.export.explained import explained_onnx
 from edgekit.interface.card import InputSpec, ModelCard
 from edgekit.interface.preprocess import preprocess
 from edgekit.policy.document import load_preset

@@ -30,7 +30,7 @@ from edgekit.demo.network import teacher_path
 from edgekit.engines.ort_cpu import ENGINE as ORT_CPU
 from edgekit.engines.protocol import Engine, EngineOptions, EngineOutput, Runner
 from edgekit.engines.reference import ENGINE as REFERENCE
-from edgekit.export.stage import explained_onnx
+from edgekit.export.explained import explained_onnx
 from edgekit.interface.card import InputSpec
 from edgekit.policy.document import load_preset
 from edgekit.policy.verdict import Verdict, judge

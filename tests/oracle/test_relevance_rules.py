@@ -160,6 +160,26 @@ def test_rap_in_the_middle_on_paper() -> None:
     assert torch.allclose(opposite, -found)
 
 
+class Negated(nn.Module):
+    """Reads `1 - x`, so that the darkest image has the largest values."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner(1 - x)
+
+
+@pytest.mark.parametrize("name", RELEVANCE.names())
+def test_bounds_change_places_where_the_image_is_inverted(name: str) -> None:
+    """An inverted image within inverted bounds, inverted again by the network, is the image within its bounds."""
+    model = Pixels(OnPaper([[2.0, -1.0], [1.0, 1.0]], [1.0, 2.0]))
+    found = maps_of(name, Negated(model), 1 - TWO, 0, RelevanceOptions((-3.0,), (1.0,)))
+    assert torch.allclose(found, maps_of(name, model, TWO, 0, UNIT))
+    assert found.any()
+
+
 class Adds(nn.Module):
     """score = relu(x) + relu(-x / 2 + 3) at each of two cells, summed."""
 

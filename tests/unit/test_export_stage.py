@@ -24,8 +24,9 @@ from edgekit.engines.protocol import EngineOptions
 from edgekit.engines.reference import ENGINE as REFERENCE
 from edgekit.errors import BadInputError
 from edgekit.export import stage as module
+from edgekit.export.explained import ExplainedOnnx
 from edgekit.export.options import ExportOptions
-from edgekit.export.stage import GRAPH_NAME, INTERFACE_NAME, ExplainedOnnx, ExportRequest, export
+from edgekit.export.stage import GRAPH_NAME, INTERFACE_NAME, ExportRequest, export
 from edgekit.interface.card import ModelCard
 from edgekit.teacher.checkpoint import save_checkpoint
 from edgekit.teacher.load_options import LoadOptions
@@ -154,3 +155,36 @@ def test_weights_that_are_not_finite_are_no_graph(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="not finite"):
         export(ExportRequest(tmp_path / "m.pt", load, Images(2), OPSET, ExportOptions()), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_pass_that_breaks_the_parity_is_undone_and_recorded(
+    request_: ExportRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from edgekit.export.passes.batch_norm import FoldBatchNorm
+
+    def harm(self: FoldBatchNorm, model: onnx.ModelProto) -> int:
+        weight = next(item for item in model.graph.initializer if len(item.dims) == 4)
+        weight.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weight) * 2, weight.name))
+        return 1
+
+    monkeypatch.setattr(FoldBatchNorm, "apply", harm)
+    passes = export(request_, tmp_path / "out").facts["passes"]
+    undone = [report for report in passes if report["rolled_back"]]
+    assert [report["name"] for report in undone] == ["fold-batch-norm"]
+    assert "answers differently: logits off by" in undone[0]["rolled_back"]
+
+
+def test_a_graph_that_the_engine_cannot_read_is_refused(request_: ExportRequest, tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match=r"what TensorRT 8\.6 cannot read") as caught:
+        export(replace(request_, operators="tensorrt-8.6"), tmp_path / "out")
+    assert "export with opset 17" in str(caught.value.hint)
+    assert not (tmp_path / "out").exists()
+    record = export(replace(request_, operators="tensorrt-10.0"), tmp_path / "out")
+    assert record.options["operators"] == "tensorrt-10.0"
+
+
+def test_a_fixed_batch_is_checked_as_such(request_: ExportRequest, tmp_path: Path) -> None:
+    record = export(replace(request_, images=Images(5), options=ExportOptions(batch=3)), tmp_path / "out")
+    assert record.facts["parity"]["samples"] == 5
+    model = onnx.load(tmp_path / "out" / "model.onnx")
+    assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_value == 3

@@ -165,8 +165,17 @@ def multi_label() -> ReportData:
     return replace(data, golden=replace(data.golden, card=replace(data.golden.card, task="multi-label")))
 
 
+def several_maps() -> ReportData:
+    data = example_report()
+    better = {
+        name: np.where(np.isnan(values), values, METRICS[name].best) for name, values in data.table.metrics.items()
+    }
+    return replace(data, table=replace(data.table, views={"layer3": data.table.metrics, "layer2, class 2": better}))
+
+
 CASES = {
     "usual": example_report,
+    "several maps": several_maps,
     "perfect": lambda: example_report(Case(noise=0, flips=0, degenerate=False)),
     "failing": lambda: example_report(
         Case(noise=0.9, flips=0.3),

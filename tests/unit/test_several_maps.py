@@ -19,8 +19,8 @@ from edgekit.bundle.golden import GoldenSet, read_golden, write_golden
 from edgekit.engines.protocol import EngineOptions, EngineOutput, Runner
 from edgekit.engines.reference import ENGINE
 from edgekit.errors import BadInputError, IntegrityError
+from edgekit.export.explained import explained_onnx
 from edgekit.export.parity import measure_parity
-from edgekit.export.stage import explained_onnx
 from edgekit.interface.card import InputSpec, ModelCard
 from edgekit.metrics.agreement import METRICS
 from edgekit.metrics.scores_io import scores_from_dict, scores_to_dict

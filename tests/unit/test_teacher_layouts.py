@@ -14,7 +14,7 @@ from torch import nn
 
 from edgekit.attribution.spec import LAYOUTS, MapSpec
 from edgekit.errors import BadInputError
-from edgekit.export.stage import explained_onnx
+from edgekit.export.explained import explained_onnx
 from edgekit.interface.card import InputSpec, ModelCard
 from edgekit.teacher.checkpoint import LoadedModel
 from edgekit.teacher.discovery import find_tap, resolve_tap, resolve_taps, tap_candidates
@@ -235,7 +235,7 @@ def test_linear_patches_are_a_grid_too() -> None:
             self.embed = nn.Linear(48, 8)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            batch = len(x)
+            batch = x.shape[0]
             cells = x.reshape(batch, 3, 4, 4, 3, 4).permute(0, 2, 4, 1, 3, 5).reshape(batch, 12, 48)
             x = torch.cat([self.tokens.expand(batch, -1, -1), self.embed(cells)], dim=1) + self.position
             for block in self.blocks:

@@ -333,14 +333,23 @@ class Odd(nn.Module):
         logits = x.mean((2, 3)) * self.scale
         if self.answer == "raises":
             raise AssertionError
-        return {"tuple": (logits,), "dict": {"out": logits}, "maps": x, "nan": logits / 0 * 0}[self.answer]
+        return {
+            "tuple": (logits,),
+            "dict": {"out": logits},
+            "two": (logits, x.amax((2, 3))),
+            "none": (x,),
+            "text": "cat",
+            "maps": x,
+            "nan": logits / 0 * 0,
+        }[self.answer]
 
 
 @pytest.mark.parametrize(
     ("answer", "message", "found"),
     [
-        ("tuple", "classifier", "tuple"),
-        ("dict", "classifier", "dict"),
+        ("two", "which part", "0 float32 [2, 3], 1 float32 [2, 3]"),
+        ("none", "which part", "0 float32 [2, 3, 8, 8]"),
+        ("text", "which part", "answer a sequence of 3"),
         ("maps", "classifier", "[2, 3, 8, 8]"),
         ("nan", "not finite", "NaN or infinite logits"),
         ("raises", "does not accept", "AssertionError"),

@@ -10,7 +10,7 @@ from edgekit.core.registry import Registry
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["ARCHITECTURES"]
+__all__ = ["ARCHITECTURES", "CONFIGURED"]
 
 ARCHITECTURES: Registry[Callable[..., nn.Module]] = Registry(
     "architecture",
@@ -19,4 +19,10 @@ ARCHITECTURES: Registry[Callable[..., nn.Module]] = Registry(
         "mlperf_resnet8": "edgekit.teacher.architectures.mlperf_resnet8:mlperf_resnet8",
         "mobilenet_v1": "edgekit.teacher.architectures.mobilenet_v1:mobilenet_v1",
     },
+)
+
+# Families of a library that one configuration document describes: "transformers" with `{"config": {...}}`.
+CONFIGURED: Registry[Callable[..., nn.Module]] = Registry(
+    "configured architecture",
+    {"transformers": "edgekit.teacher.architectures.transformers_classifier:transformers_classifier"},
 )

@@ -2,7 +2,8 @@
 
 In evaluation mode it is `y = s * x + t` with `s = weight / sqrt(var + eps)` and `t = bias - mean * s`, so that
 `s * (W x + b) + t = (s W) x + (s b + t)`. Rules that tell positive from negative weights need the weight that the
-two together have: a negative `s` turns every sign.
+two together have: a negative `s` turns every sign. One that is left alone, as in front of a DenseNet's convolutions,
+is an element-wise function: each of its outputs has one input, which takes all its relevance.
 """
 
 from __future__ import annotations

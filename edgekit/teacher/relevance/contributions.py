@@ -70,7 +70,7 @@ def shared_in_box(layer: Layer, relevance: torch.Tensor) -> torch.Tensor:
     """The z^B rule for inputs between known bounds, for `layer.bounds` that are not None.
 
     Montavon et al., "Explaining Nonlinear Classification Decisions with Deep Taylor Decomposition", Pattern
-    Recognition 65, 2017, section 4.2: `R_i = sum_j q_ij / (sum_i' q_i'j) R_j` with
+    Recognition 65, 2017, the rule for pixel intensities: `R_i = sum_j q_ij / (sum_i' q_i'j) R_j` with
     `q_ij = x_i w_ij - l_i w_ij^+ - h_i w_ij^-`, which is never negative. The bias has no part in it, so all relevance
     reaches the inputs. Zero padding is a cell whose bounds are both zero.
     """

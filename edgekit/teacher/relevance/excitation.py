@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from edgekit.teacher.methods.protocol import one_hot
+from edgekit.teacher.class_choice import selected
 from edgekit.teacher.relevance.contributions import (
     ratio,
     shared,
@@ -22,7 +22,7 @@ __all__ = ["ContrastiveExcitationBackprop", "ExcitationBackprop"]
 
 
 def _excited(layer: Layer, weight: torch.Tensor, relevance: torch.Tensor) -> torch.Tensor:
-    """Equation 10 and its sum over winners: `P(i) = sum_j a_i w_ij^+ / (sum_i' a_i' w_i'j^+) P(j)`."""
+    """The marginal winning probability, summed over winners: `P(i) = sum_j a_i w_ij^+ / (sum_i' a_i' w_i'j^+) P(j)`."""
     # Pixels are counted from the lowest value they can have: the method asks for activations that are never negative.
     activation = layer.x.clamp(min=0) if layer.bounds is None else layer.x - layer.bounds.low
     parts = [(activation, weight.clamp(min=0))]
@@ -42,7 +42,7 @@ class ExcitationBackprop(RuleMethod):
 
     def start(self, logits: torch.Tensor, class_index: torch.Tensor) -> torch.Tensor:
         """Probability one at the explained class."""
-        return one_hot(logits, class_index)
+        return selected(logits, class_index)
 
     def through_layer(self, layer: Layer, relevance: torch.Tensor) -> torch.Tensor:
         """See `_excited`."""
@@ -62,9 +62,9 @@ class ExcitationBackprop(RuleMethod):
 class ContrastiveExcitationBackprop(ExcitationBackprop):
     """The difference between the maps of the class and of its dual, a unit with the negated weights of the last layer.
 
-    Zhang et al. 2016, section 3.4. The difference is formed behind the last layer and passed on from there, which is
-    the same as passing on both, because every further step is linear in what it passes on. Raw: the paper shows the
-    positive part. It sums to zero, up to what ended at units without excitatory input.
+    Zhang et al. 2016, "contrastive top-down attention". The difference is formed behind the last layer and passed on
+    from there, which is the same as passing on both, because every further step is linear in what it passes on. Raw:
+    the paper shows the positive part. It sums to zero, up to what ended at units without excitatory input.
     """
 
     name = "contrastive-excitation-backprop"

@@ -1,14 +1,14 @@
 """Layer-wise relevance propagation with the alpha-1 beta-0 rule.
 
 Bach et al., "On Pixel-Wise Explanations for Non-Linear Classifier Decisions by Layer-Wise Relevance Propagation",
-PLoS ONE 10(7), 2015, equations 58 and 60; the first layer as in Montavon et al. 2017 (`shared_in_box`).
+PLoS ONE 10(7), 2015, the alpha-beta rule; the first layer as in Montavon et al. 2017 (`shared_in_box`).
 """
 
 from __future__ import annotations
 
 import torch
 
-from edgekit.teacher.methods.protocol import one_hot
+from edgekit.teacher.class_choice import selected
 from edgekit.teacher.relevance.contributions import (
     positive_parts,
     ratio,
@@ -51,7 +51,7 @@ class LrpAlpha1Beta0(RuleMethod):
 
     def start(self, logits: torch.Tensor, class_index: torch.Tensor) -> torch.Tensor:
         """The explained logit at its place, zero elsewhere."""
-        return logits * one_hot(logits, class_index)
+        return logits * selected(logits, class_index)
 
     def through_layer(self, layer: Layer, relevance: torch.Tensor) -> torch.Tensor:
         """See the class; z^B where nothing but pixels is read."""

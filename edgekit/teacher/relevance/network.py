@@ -1,8 +1,8 @@
 """A network taken apart into its operations, with every batch norm that follows a layer merged into that layer.
 
-`torch.export` writes the network down as ATen operations without views or changes in place, whatever Python it was
-written in: modules and functions look the same. Each operation has one output tensor or several, and keeps the name
-of the module it ran in.
+`torch.export` writes the network down as ATen operations, none of them in place, whatever Python it was written in:
+modules and functions look the same. Each operation has one output tensor or several, and keeps the name of the module
+it ran in.
 """
 
 from __future__ import annotations
@@ -94,7 +94,9 @@ def layered(model: nn.Module, images: torch.Tensor, tap: str | None = None) -> L
     network = LayeredNetwork(
         graph, constants, pixels, merged.get(results[0], results[0]), tap, merged.get(marked, marked)
     )
-    _check_equal(network.values(images)[network.logits], expected, model(images).detach())
+    with torch.no_grad():
+        whole = model(images)
+    _check_equal(network.values(images)[network.logits], expected, whole)
     return network
 
 

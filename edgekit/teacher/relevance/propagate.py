@@ -179,7 +179,7 @@ class _Walk:
     def _signal(self, node: fx.Node, sources: list[fx.Node]) -> fx.Node:
         """The factor that is not the gate: signal takes all.
 
-        Arras et al., "Explaining Recurrent Neural Network Predictions in Sentiment Analysis", WASSA 2017, section 3.2:
+        Arras et al., "Explaining Recurrent Neural Network Predictions in Sentiment Analysis", WASSA 2017:
         in a product of a gate and a signal the gate decides how much passes and receives no relevance.
         """
         if len(sources) == 2:

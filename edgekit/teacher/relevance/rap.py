@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import torch
 
-from edgekit.teacher.methods.protocol import one_hot
+from edgekit.teacher.class_choice import selected
 from edgekit.teacher.relevance.contributions import (
     negative_parts,
     positive_parts,
@@ -51,7 +51,7 @@ class RelativeAttributingPropagation(RuleMethod):
 
     def start(self, logits: torch.Tensor, class_index: torch.Tensor) -> torch.Tensor:
         """The explained logit at its place, zero elsewhere."""
-        return logits * one_hot(logits, class_index)
+        return logits * selected(logits, class_index)
 
     def through_layer(self, layer: Layer, relevance: torch.Tensor) -> torch.Tensor:
         """See the class."""

@@ -1,0 +1,1 @@
+"""Operator tables: one JSON file a version of an engine, with its source in the file."""
