@@ -10,7 +10,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,11 @@ from edgekit.core.canonical import write_json
 from edgekit.engines.ort_cpu import ENGINE
 from edgekit.engines.protocol import EngineOptions, EngineOutput
 from edgekit.errors import EdgekitError
-from edgekit.export.parity import check_parity, measure_parity
-from edgekit.export.stage import ExplainedOnnx
+from edgekit.export.explained import ExplainedOnnx
+from edgekit.export.operator_check import check_operators
+from edgekit.export.operator_table import load_table, table_names
+from edgekit.export.parity import check_parity, compare, truth_of
+from edgekit.export.parting import first_parting
 from edgekit.metrics.agreement import score_agreement
 from edgekit.teacher.checkpoint import LoadedModel
 from edgekit.teacher.explain import map_spec
@@ -129,10 +132,16 @@ def export(row: Row) -> dict[str, Any]:
 def parity(row: Row) -> dict[str, Any]:
     """Every form against torch in float64."""
     explainer = explainer_for(row.loaded, MAPS, torch.from_numpy(row.pixels[:2]))
+    truth = truth_of(row.loaded.model, explainer, row.pixels)
     found = {}
-    for form in row.exported:
-        measured = measure_parity(row.loaded.model, explainer, row.file(form), row.pixels)
-        check_parity(measured, TOLERANCE)
+    for form, explained in row.exported.items():
+        measured = compare(truth, row.file(form))
+        worst = row.pixels[measured.worst : measured.worst + 1]
+        check_parity(
+            measured,
+            TOLERANCE,
+            partial(first_parting, row.loaded.model, explained.model, worst, TOLERANCE),
+        )
         found[form] = asdict(measured)
     return {"forms": found, "tolerance": TOLERANCE}
 
@@ -173,12 +182,16 @@ def _answers(file: Path, images: npt.NDArray[np.float32], classes: npt.NDArray[n
 
 
 def tensorrt(row: Row) -> dict[str, Any]:
-    """The TensorRT versions whose operator table the graph satisfies."""
-    try:
-        from edgekit.export.operator_check import satisfied_versions
-    except ImportError:
-        return {"versions": None}
-    return {"versions": {form: list(satisfied_versions(graph.model)) for form, graph in row.exported.items()}}
+    """The TensorRT versions whose operator table each form satisfies, and what stands against the others."""
+    tables = [table for table in map(load_table, table_names()) if table.engine == "tensorrt"]
+    forms = {}
+    for form, explained in row.exported.items():
+        problems = {table.version: check_operators(explained.model, table) for table in tables}
+        forms[form] = {
+            "versions": [version for version, found in problems.items() if not found],
+            "against": {version: str(found[0]) for version, found in problems.items() if found},
+        }
+    return {"forms": forms}
 
 
 # Name, what is done, and the steps it cannot do without.
@@ -195,8 +208,9 @@ STEPS: dict[str, tuple[Callable[[Row], dict[str, Any]], tuple[str, ...]]] = {
 def described(cause: BaseException) -> str:
     """The first line of a failure, with what was found."""
     text = (str(cause).strip() or "no message").splitlines()[0]
-    found = f" ({cause.found})" if isinstance(cause, EdgekitError) and cause.found else ""
-    return f"{type(cause).__name__}: {text}{found}"
+    details = (cause.found, cause.where) if isinstance(cause, EdgekitError) else ()
+    more = "; ".join(str(detail).splitlines()[0] for detail in details if detail)
+    return f"{type(cause).__name__}: {text}" + (f" ({more})" if more else "")
 
 
 def measured_row(row: Row, until: str) -> dict[str, Any]:

@@ -154,11 +154,8 @@ def _graph(row: Mapping[str, Any]) -> tuple[str, str]:
         export = row["steps"]["export"]
         nodes = " / ".join(str(found["nodes"]) for found in export["forms"].values())
     if _done(row, "tensorrt"):
-        versions = row["steps"]["tensorrt"]["versions"]
-        if versions is None:
-            tables = "not available"
-        else:
-            tables = " / ".join(_span(found) for found in dict.fromkeys(map(tuple, versions.values())))
+        forms = row["steps"]["tensorrt"]["forms"].values()
+        tables = " / ".join(_span(found) for found in dict.fromkeys(tuple(form["versions"]) for form in forms))
     return nodes, tables or _missing(row, "tensorrt")
 
 
