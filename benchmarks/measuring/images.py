@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import tarfile
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,21 +44,27 @@ def image_folder(name: str, count: int, work: Path, shared: Path = SHARED) -> Im
     archive = shared / {"camvid-crops": "camvid-crops/camvid-crops.tar", "cifar10": "cifar10/test.tar.gz"}[name]
     kind = name if archive.is_file() else "drawn"
     folder = work / f"{kind}-{count}"
-    finished = folder / "finished"
-    if not finished.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        if kind == "drawn":
-            for index in range(count):
-                Image.fromarray(draw_image(0, "broad", index).pixels).save(folder / f"{index:05}.png")
-        else:
-            _unpack(archive, name, count, folder)
-        finished.touch()
+    if not folder.is_dir():
+        with tempfile.TemporaryDirectory(dir=work) as unfinished:
+            filled = Path(unfinished) / "images"
+            filled.mkdir()
+            _fill(filled, kind, archive, count)
+            # Whole or not at all, and another process that was faster has the same images.
+            try:
+                filled.rename(folder)
+            except OSError:
+                if not folder.is_dir():
+                    raise
     source = {"camvid-crops": "CamVid street scenes", "cifar10": "CIFAR-10 test images", "drawn": _DRAWN}[kind]
     return ImageFolder(ImageView(read_unlabelled(folder).items).first(count), source)
 
 
-def _unpack(archive: Path, name: str, count: int, folder: Path) -> None:
-    names = list(_camvid_names(archive, count) if name == "camvid-crops" else _cifar_names(archive, count))
+def _fill(folder: Path, kind: str, archive: Path, count: int) -> None:
+    if kind == "drawn":
+        for index in range(count):
+            Image.fromarray(draw_image(0, "broad", index).pixels).save(folder / f"{index:05}.png")
+        return
+    names = list(_camvid_names(archive, count) if kind == "camvid-crops" else _cifar_names(archive, count))
     # In an order of their own, so that the first images and the last ones are of all kinds.
     random.Random(0).shuffle(names)
     places = {member: index for index, member in enumerate(names)}
