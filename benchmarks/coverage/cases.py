@@ -47,8 +47,8 @@ class Case:
 
     @property
     def all_arguments(self) -> dict[str, Any]:
-        """Everything the factory is called with: never pretrained weights."""
-        own = {"torchvision": {"weights": None}, "timm": {"model_name": self.name, "pretrained": False}}
+        """Everything the factory is called with: none asks for pretrained weights."""
+        own = {"torchvision": {"weights": None}, "timm": {"model_name": self.name}}
         return {**own[self.package], **self.arguments}
 
     def to_dict(self) -> dict[str, Any]:
