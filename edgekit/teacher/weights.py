@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -67,8 +68,12 @@ def load_weights(model: nn.Module, state: dict[str, torch.Tensor], path: Path) -
             hint="remove the prefix 'module.' that DataParallel left" if prefixed else "check --arch and its arguments",
         )
     check_weights(state, path)
+    versioned = OrderedDict(state)
+    # Modules number the layouts of their weights, and some refuse weights without a number, which no tensor file
+    # carries along. Weights of just these names and shapes have this network's layout.
+    versioned._metadata = wanted._metadata  # type: ignore[attr-defined]
     # BatchNorm's step counter may be absent; with a fixed momentum nothing reads it.
-    model.load_state_dict(state, strict=False)
+    model.load_state_dict(versioned, strict=False)
     return raised_precision(state)
 
 

@@ -132,6 +132,33 @@ def test_the_step_counters_of_batch_norm_may_be_absent(tmp_path: Path, state: St
     load_model(write(tmp_path / "w.pt", slim), BY_NAME)
 
 
+class Numbered(Residual):
+    """Refuses weights whose layout has no number, as torchvision's MNASNet does."""
+
+    _version = 2
+
+    def _load_from_state_dict(self, state: State, prefix: str, metadata: dict[str, Any], *rest: Any) -> None:
+        if metadata.get("version") != 2:
+            raise ValueError(f"version should be 2 instead of {metadata.get('version')}")
+        super()._load_from_state_dict(state, prefix, metadata, *rest)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors", "checkpoint"])
+def test_a_network_that_numbers_its_layout(tmp_path: Path, suffix: str) -> None:
+    arch = f"{__name__}:Numbered"
+    model = made(Numbered)
+    path = tmp_path / f"weights{suffix}"
+    if suffix == ".safetensors":
+        save_file({name: tensor.clone() for name, tensor in model.state_dict().items()}, path)
+    elif suffix == ".pt":
+        write(path, model.state_dict())
+    else:
+        path = path.with_suffix(".pt")
+        save_checkpoint(path, LoadedModel(model, CARD, arch, {}, None, ""))
+    loaded = load_model(path, LoadOptions(arch=arch, card=CARD.to_dict()))
+    assert all(torch.equal(tensor, loaded.model.state_dict()[name]) for name, tensor in model.state_dict().items())
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_weights_that_are_not_finite(tmp_path: Path, state: State, value: float) -> None:
     state["layer1.conv1.weight"] = state["layer1.conv1.weight"].clone()
