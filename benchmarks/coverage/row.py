@@ -33,7 +33,8 @@ from edgekit.engines.protocol import EngineOptions, EngineOutput
 from edgekit.errors import EdgekitError
 from edgekit.export.explained import ExplainedOnnx
 from edgekit.export.operator_check import check_operators
-from edgekit.export.operator_table import load_table, table_names
+from edgekit.export.operator_table import OperatorTable, load_table, table_names
+from edgekit.export.opset import downgraded, opset_of
 from edgekit.export.parity import check_parity, compare, truth_of
 from edgekit.export.parting import first_parting
 from edgekit.metrics.agreement import score_agreement
@@ -186,12 +187,22 @@ def tensorrt(row: Row) -> dict[str, Any]:
     tables = [table for table in map(load_table, table_names()) if table.engine == "tensorrt"]
     forms = {}
     for form, explained in row.exported.items():
-        problems = {table.version: check_operators(explained.model, table) for table in tables}
+        against = {table.version: _objection(explained.model, table) for table in tables}
         forms[form] = {
-            "versions": [version for version, found in problems.items() if not found],
-            "against": {version: str(found[0]) for version, found in problems.items() if found},
+            "versions": [version for version, found in against.items() if found is None],
+            "against": {version: found for version, found in against.items() if found is not None},
         }
     return {"forms": forms}
+
+
+def _objection(model: onnx.ModelProto, table: OperatorTable) -> str | None:
+    """What a version cannot read, of the graph in the operator set that a target of that version would ask for."""
+    try:
+        asked = downgraded(model) if table.opset[1] < opset_of(model) else model
+    except EdgekitError as cause:
+        return described(cause)
+    found = check_operators(asked, table)
+    return str(found[0]) if found else None
 
 
 # Name, what is done, and the steps it cannot do without.
