@@ -93,7 +93,7 @@ class Subject:
 def subject_of(name: str, count: int, work: Path, folder: Path) -> tuple[Subject, str]:
     """Load, export and quantise a network; and where its images come from."""
     images = image_folder("camvid-crops", count, work)
-    network = RandomNetwork(f"torchvision.models:{name}", {"weights": None})
+    network = RandomNetwork(f"torchvision:{name}")
     some = images.view.first(CALIBRATION_IMAGES).prepared(network.input)
     loaded = loaded_network(network, random_network(network, some.batches(CALIBRATION_IMAGES)), folder / "model.pt")
     explained = next(iter(explained_forms(loaded).values()))

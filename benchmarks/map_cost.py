@@ -91,7 +91,7 @@ def graphs_of(name: str, work: Path) -> Graphs:
 def _loaded(name: str, view: ImageView, folder: Path) -> LoadedModel:
     if name in OWN:
         return real_network(name)
-    network = RandomNetwork(f"torchvision.models:{name}", {"weights": None})
+    network = RandomNetwork(f"torchvision:{name}")
     model = random_network(network, view.prepared(network.input).batches(CALIBRATION_IMAGES))
     return loaded_network(network, model, folder / "model.pt")
 

@@ -41,15 +41,9 @@ class Case:
         return f"{self.package}-{self.name}"
 
     @property
-    def trusted_factory(self) -> str:
+    def arch(self) -> str:
         """What `--arch` is given; not for those of edgekit."""
-        return {"torchvision": f"torchvision.models:{self.name}", "timm": "timm:create_model"}[self.package]
-
-    @property
-    def all_arguments(self) -> dict[str, Any]:
-        """Everything the factory is called with: none asks for pretrained weights."""
-        own = {"torchvision": {"weights": None}, "timm": {"model_name": self.name}}
-        return {**own[self.package], **self.arguments}
+        return f"{self.package}:{self.name}"
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form."""

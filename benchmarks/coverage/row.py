@@ -72,7 +72,7 @@ class Row:
         """The network."""
         if self.case.package == "edgekit":
             return real_network(self.case.name)
-        network = RandomNetwork(self.case.trusted_factory, self.case.all_arguments, self.case.side)
+        network = RandomNetwork(self.case.arch, self.case.arguments, self.case.side)
         view = self.images.view.first(PARITY_IMAGES)
         model = random_network(network, view.prepared(network.input).batches(_BATCH))
         file = self.folder / "model.pt"

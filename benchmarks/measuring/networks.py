@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from prepare_data import MODELS, card_of
 from torch import nn
 
 from edgekit.interface.card import InputSpec, ModelCard
+from edgekit.teacher.architectures.construct import construct
 from edgekit.teacher.checkpoint import LoadedModel, save_checkpoint
 from edgekit.teacher.load_options import LoadOptions
 from edgekit.teacher.loading import load_model
@@ -32,16 +31,16 @@ _SMALL = 0.02
 
 @dataclass(frozen=True)
 class RandomNetwork:
-    """A network by its factory.
+    """A network of a library.
 
     Attributes:
-        factory: "package.module:function" that makes it.
-        arguments: What the factory is called with.
+        arch: "torchvision:NAME" or "timm:NAME".
+        arguments: What the library's factory is called with beside the name.
         side: Height and width of its input, pixels.
         seed: Of its weights.
     """
 
-    factory: str
+    arch: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
     side: int = 224
     seed: int = 0
@@ -60,11 +59,7 @@ def random_network(network: RandomNetwork, batches: Iterable[npt.NDArray[np.floa
     those of `batches` [N, 3, H, W], so that activations neither vanish nor explode with depth.
     """
     torch.manual_seed(network.seed)
-    module, _, attribute = network.factory.partition(":")
-    with warnings.catch_warnings():
-        # torchvision announces a change of initialisation.
-        warnings.simplefilter("ignore")
-        model: nn.Module = getattr(import_module(module), attribute)(**network.arguments)
+    model = construct(network.arch, network.arguments)
     generator = torch.Generator().manual_seed(network.seed)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -91,14 +86,12 @@ def _set_batch_statistics(model: nn.Module, batches: Iterable[npt.NDArray[np.flo
 
 
 def loaded_network(network: RandomNetwork, model: nn.Module, file: Path) -> LoadedModel:
-    """Save a network as a checkpoint and load it the way a user does, with the factory named as trusted code."""
+    """Save a network as a checkpoint and load it the way a user does."""
     with torch.no_grad():
         classes = model(torch.zeros(2, 3, network.side, network.side)).shape[1]
     card = ModelCard(network.input, tuple(f"class {index}" for index in range(classes)))
-    save_checkpoint(file, LoadedModel(model, card, network.factory, network.arguments, None, ""))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return load_model(file, LoadOptions(arch=network.factory))
+    save_checkpoint(file, LoadedModel(model, card, network.arch, network.arguments, None, ""))
+    return load_model(file)
 
 
 class WeightsMissingError(Exception):
