@@ -8,6 +8,7 @@ gradient it is computing, by the sequence number that the forward operation got 
 from __future__ import annotations
 
 import operator
+import sys
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -45,6 +46,8 @@ class ModuleNames:
     def __init__(self, model: nn.Module) -> None:
         self._model = model
         self._running: list[str] = []
+        self.failed_in: str | None = None
+        """The innermost module during whose forward pass an error was raised."""
         # Sequence numbers at which the running module changed, ascending, and the module from there on.
         self._starts: list[int] = []
         self._owners: list[str] = []
@@ -79,6 +82,9 @@ class ModuleNames:
 
     def _leaving(self, name: str) -> Callable[..., None]:
         def hook(_module: nn.Module, _inputs: object, output: object) -> None:
+            # A hook that is always called is called while the error is on its way.
+            if self.failed_in is None and sys.exc_info()[0] is not None:
+                self.failed_in = name
             self._running.pop()
             self._note()
             if isinstance(output, torch.Tensor):

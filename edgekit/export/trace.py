@@ -62,8 +62,10 @@ def trace(
     except (RuntimeError, TypeError, ValueError, NotImplementedError) as cause:
         raise BadInputError(
             "The network cannot be traced into a graph.",
+            where=None if names.failed_in is None else f"module {names.failed_in!r}",
             found=str(cause).splitlines()[0] if str(cause) else type(cause).__name__,
-            hint="edgekit needs a network without control flow that depends on the values of tensors",
+            hint="edgekit needs a network without control flow that depends on the values of tensors, and without "
+            "operations of its own that torch cannot differentiate",
         ) from cause
     # Before dead code goes: elimination keeps what is random, and would hide batch statistics nobody reads.
     check_frozen(graph)

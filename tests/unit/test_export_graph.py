@@ -7,7 +7,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections import Counter
+from collections import Counter, OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -210,6 +210,39 @@ def test_an_operation_without_onnx_form_is_named() -> None:
     error = refusal(_Correlates())
     assert "cannot be written as ONNX" in error.message
     assert "avg_pool3d_backward" in (error.found or "")
+
+
+@torch.library.custom_op("edgekit_tests::brightened", mutates_args=())
+def _brightened(x: torch.Tensor) -> torch.Tensor:
+    return x + 1
+
+
+@_brightened.register_fake
+def _(x: torch.Tensor) -> torch.Tensor:
+    return torch.empty_like(x)
+
+
+class _Brightens(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return _brightened(x)
+
+
+def test_a_custom_operation_without_onnx_form_is_named() -> None:
+    error = refusal(nn.Sequential(OrderedDict(bright=_Brightens(), features=nn.Conv2d(3, 4, 3), pool=_Pooled())))
+    assert "cannot be written as ONNX" in error.message
+    assert "brightened" in (error.found or "")
+
+
+def test_the_module_of_a_custom_operation_without_gradient_is_named() -> None:
+    error = refusal(nn.Sequential(OrderedDict(features=nn.Conv2d(3, 4, 3), bright=_Brightens(), pool=_Pooled())))
+    assert "cannot be traced" in error.message
+    assert error.where == "module 'bright'"
+    assert "differentiate" in (error.hint or "")
+
+
+class _Pooled(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mean((2, 3))
 
 
 def test_a_batch_of_one_would_make_a_constant_of_the_batch() -> None:
