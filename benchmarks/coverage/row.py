@@ -35,8 +35,9 @@ from edgekit.export.explained import ExplainedOnnx
 from edgekit.export.operator_check import check_operators
 from edgekit.export.operator_table import OperatorTable, load_table, table_names
 from edgekit.export.opset import downgraded, opset_of
-from edgekit.export.parity import check_parity, compare, truth_of
+from edgekit.export.parity import check_parity, compare
 from edgekit.export.parting import first_parting
+from edgekit.export.truth import truth_of
 from edgekit.metrics.agreement import score_agreement
 from edgekit.teacher.checkpoint import LoadedModel
 from edgekit.teacher.explain import map_spec

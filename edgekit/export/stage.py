@@ -22,8 +22,9 @@ from edgekit.export.explained import cleaned_onnx, explained_onnx
 from edgekit.export.operator_check import require_operators
 from edgekit.export.operator_table import load_table
 from edgekit.export.options import ExportOptions
-from edgekit.export.parity import Parity, Truth, check_parity, compare, holds, truth_of
+from edgekit.export.parity import Parity, check_parity, compare, holds
 from edgekit.export.parting import first_parting
+from edgekit.export.truth import Truth, truth_of
 from edgekit.teacher.explainer import explainer_for
 from edgekit.teacher.load_options import LoadOptions
 from edgekit.teacher.loading import load_model
@@ -121,8 +122,13 @@ def _export(request: ExportRequest, folder: Path, observer: Observer) -> dict[st
         "passes": [asdict(report) for report in passes],
         "nodes": len(explained.model.graph.node),
         "bytes": graph_file.stat().st_size,
-        "summary": f"{explained.form}, parity {max(parity.logits, parity.attribution):.1e} on {parity.samples} images",
+        "summary": f"{explained.form}, parity {max(parity.logits, parity.attribution):.1e} on {_firm(parity)}",
     }
+
+
+def _firm(parity: Parity) -> str:
+    left_out = f" ({parity.kinks} more at a kink of the gradient)" if parity.kinks else ""
+    return f"{parity.samples - parity.kinks} images{left_out}"
 
 
 class _Check:
@@ -135,7 +141,7 @@ class _Check:
 
     def parity(self, model: onnx.ModelProto) -> Parity:
         write_bytes(self._file, model.SerializeToString(deterministic=True))
-        return compare(self._truth, self._file)
+        return compare(self._truth, self._file, self._options.parity_tolerance)
 
     def __call__(self, model: onnx.ModelProto) -> str | None:
         parity = self.parity(model)

@@ -17,9 +17,10 @@ from edgekit.errors import BadInputError
 from edgekit.export.explained import cleaned_onnx, explained_onnx
 from edgekit.export.module_names import module_of
 from edgekit.export.origin import MAP, module_of_node, output_tensors
-from edgekit.export.parity import check_parity, compare, measure_parity, truth_of
+from edgekit.export.parity import check_parity, compare, measure_parity
 from edgekit.export.parting import first_parting
 from edgekit.export.trace import trace
+from edgekit.export.truth import truth_of
 from edgekit.teacher.explain import Explainer
 from edgekit.teacher.methods.grad_cam import GRAD_CAM
 from edgekit.teacher.options import MapOptions
