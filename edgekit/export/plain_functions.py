@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -14,18 +15,21 @@ from edgekit.export.fake_quantised import FAKE_QUANTISED
 
 __all__ = ["PlainFunctions", "separated"]
 
+# Under names of their own, since `functional`'s are exchanged while attention is computed.
+_torch_linear, _torch_attention = functional.linear, functional.scaled_dot_product_attention
 _SEPARABLE = ("nearest", "nearest-exact", "bilinear", "bicubic")
 
 
 class PlainFunctions(TorchFunctionMode):
     """Computes some functions by hand, each because of what torch's own way leaves in a graph.
 
-    `linear` on more than two axes: under `torch.func.vjp` torch flattens its input by asking for the batch as a
-    number, which nails it to that of the example; every vision transformer would be exported for one batch size.
+    `linear` on more than two axes: under `torch.func.vjp` torch flattens its input by asking for the batch as a number,
+    which nails it to that of the example; every vision transformer would be exported for one batch size.
     `adaptive_avg_pool2d` to one cell, of maps whose channels lie together in memory: torch rewrites the strides of the
-    result, and ONNX has no strides. `interpolate`: torch writes it as indexing, which engines run as a gather and
-    whose gradient is a scatter. Attention without a mask: torch guards against rows that are masked as a whole, with
-    integers that TensorRT cannot reduce. Fake quantisation: see `fake_quantised`.
+    result, and ONNX has no strides. `interpolate`: torch writes it as indexing, which engines run as a gather and whose
+    gradient is a scatter. Attention without a mask: torch guards against rows that are masked as a whole, with integers
+    that TensorRT cannot reduce. `multi_head_attention_forward`: it calls two of these. Fake quantisation: see
+    `fake_quantised`.
     """
 
     def __torch_function__(
@@ -41,7 +45,7 @@ def _linear(
     bias: torch.Tensor | None = None,
 ) -> torch.Tensor:
     if input.dim() <= 2:
-        return functional.linear(input, weight, bias)
+        return _torch_linear(input, weight, bias)
     rows = input.reshape(-1, weight.shape[1])
     product = rows @ weight.t() if bias is None else torch.addmm(bias, rows, weight.t())
     return product.reshape(*input.shape[:-1], weight.shape[0])
@@ -116,11 +120,32 @@ def _attention(
     # The switch for grouped queries means nothing where it is off.
     grouped = others.pop("enable_gqa", False)
     if attn_mask is not None or dropout_p or is_causal or grouped or others:
-        return functional.scaled_dot_product_attention(
+        return _torch_attention(
             query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=grouped, **others
         )
     scores = (query * (query.shape[-1] ** -0.5 if scale is None else scale)) @ key.transpose(-2, -1)
     return torch.softmax(scores, dim=-1) @ value
+
+
+def _multi_head_attention(*args: Any, **kwargs: Any) -> Any:
+    """Torch's own, a function of python that calls others of this table: it has to find them in their places.
+
+    A mode is off while it computes a function, and with the mode on the function would only call the mode again.
+    """
+    with _in_place({name: _PLAIN[getattr(functional, name)] for name in ("linear", "scaled_dot_product_attention")}):
+        return functional.multi_head_attention_forward(*args, **kwargs)
+
+
+@contextmanager
+def _in_place(functions: Mapping[str, Callable[..., Any]]) -> Iterator[None]:
+    originals = {name: getattr(functional, name) for name in functions}
+    try:
+        for name, function in functions.items():
+            setattr(functional, name, function)
+        yield
+    finally:
+        for name, function in originals.items():
+            setattr(functional, name, function)
 
 
 _PLAIN: dict[Any, Callable[..., Any]] = {
@@ -129,4 +154,5 @@ _PLAIN: dict[Any, Callable[..., Any]] = {
     functional.adaptive_avg_pool2d: _adaptive_avg_pool2d,
     functional.interpolate: _interpolate,
     functional.scaled_dot_product_attention: _attention,
+    functional.multi_head_attention_forward: _multi_head_attention,
 }

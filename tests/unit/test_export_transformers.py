@@ -69,6 +69,20 @@ class Vision(nn.Module):
         return self.head(self.norm(self.blocks(x))[:, 0])
 
 
+class Packed(Vision):
+    """The attention of torch itself, which calls functions that have to be exchanged in turn: as torchvision's ViT."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mixer = nn.MultiheadAttention(WIDTH, HEADS, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.patch(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1) + self.place
+        y = self.norm(x)
+        return self.head((x + self.mixer(y, y, y, need_weights=False)[0])[:, 0])
+
+
 class Windows(nn.Module):
     """Maps with the channels last, cut into windows that are shifted, and merged patches: as Swin does it."""
 
@@ -112,7 +126,7 @@ class ChannelsLast(nn.Module):
 
 
 @pytest.mark.parametrize("opset", [17, 18])
-@pytest.mark.parametrize("factory", [Vision, Windows, ChannelsLast])
+@pytest.mark.parametrize("factory", [Vision, Packed, Windows, ChannelsLast])
 def test_any_batch_and_operators_that_tensorrt_reads(factory: type[nn.Module], opset: int, tmp_path: Path) -> None:
     case = Case("transformer", factory, SIDE, {"patch": TRACED}, "patch")
     model = made(factory)
