@@ -36,6 +36,9 @@ _SIDES = {
     "images": "images",
     "gpu": "gpu",
     "tensorrt": "tensorrt",
+    "timm": "timm",
+    "torchvision": "torchvision",
+    "transformers": "transformers",
 }
 _PURPOSES = {
     "device": "run, gate and verify bundles",
@@ -43,6 +46,9 @@ _PURPOSES = {
     "images": "explain image files on a device",
     "gpu": "ONNX Runtime on NVIDIA GPUs",
     "tensorrt": "TensorRT engines",
+    "timm": "networks of timm",
+    "torchvision": "networks of torchvision",
+    "transformers": "image classifiers of Hugging Face",
 }
 _PYTHON_FLOORS = {"device": (3, 10), "host": (3, 11)}
 # Distributions whose module is not their own name with underscores.
@@ -83,7 +89,7 @@ class SideState:
     """Whether one side of edgekit can work here.
 
     Attributes:
-        name: "device", "host", "images", "gpu" or "tensorrt".
+        name: "device", "host", "images", "gpu", "tensorrt", or a library that models come from.
         purpose: What the side is for.
         ready: True when nothing is missing.
         missing: What stands in the way, one reason each.
