@@ -44,12 +44,13 @@ class PooledLinearGradient:
         """Logits, and the function from a chosen class, int32 [N], to its gradient [N, C, 1, 1]."""
         logits = head(activation)
         each_cell = self.weight / (activation.shape[2] * activation.shape[3])
+        # The row behind the last is that of no class.
+        table = torch.cat([each_cell, torch.zeros_like(each_cell[:1])])
 
         def gradient(chosen: torch.Tensor) -> torch.Tensor:
-            exists = chosen < each_cell.shape[0]
             # Not by indexing, which is exported as a gather over coordinates.
-            rows = each_cell.index_select(0, torch.where(exists, chosen, 0).to(torch.int64))
-            return (rows * exists[:, None].to(rows.dtype))[:, :, None, None]
+            rows = table.index_select(0, chosen.clamp(max=each_cell.shape[0]).to(torch.int64))
+            return rows[:, :, None, None]
 
         return logits, gradient
 

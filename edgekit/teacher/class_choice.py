@@ -15,16 +15,21 @@ def chosen_classes(logits: torch.Tensor, class_index: torch.Tensor, *, only_posi
     Args:
         logits: [N, classes].
         class_index: int32 [N, k], k at most the number of classes. A negative entry of column j asks for the
-            network's own answer of rank j, its top-1 in column 0; `NO_CLASS` asks for none.
+            network's own answer of rank j, its top-1 in column 0; `NO_CLASS` asks for none. [N] is one column.
         only_positive: An own answer whose logit is not above zero (its sigmoid not above a half) is none.
 
     Returns:
-        int32 [N, k]; `NO_CLASS` where there is none. Of equal logits the first is the better answer.
+        int32, in the shape of `class_index`; `NO_CLASS` where there is none. Of equal logits the first is the better
+        answer.
     """
-    own = _best_answers(logits, class_index.shape[1])
+    if class_index.dim() == 1 and not only_positive:
+        # The common case, in as few operations as it takes: they are part of every engine.
+        return torch.where(class_index < 0, logits.argmax(dim=1).to(torch.int32), class_index)
+    asked = class_index if class_index.dim() == 2 else class_index[:, None]
+    own = _best_answers(logits, asked.shape[1])
     if only_positive:
         own = torch.where(logits.gather(1, own) > 0, own, NO_CLASS)
-    return torch.where(class_index < 0, own.to(torch.int32), class_index)
+    return torch.where(asked < 0, own.to(torch.int32), asked).reshape(class_index.shape)
 
 
 def _best_answers(logits: torch.Tensor, count: int) -> torch.Tensor:
@@ -54,4 +59,4 @@ def one_hot(logits: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
 
 def selected(logits: torch.Tensor, class_index: torch.Tensor) -> torch.Tensor:
     """`one_hot` of the class that each sample's `class_index`, int32 [N], asks for; -1 for the network's own top-1."""
-    return one_hot(logits, chosen_classes(logits, class_index[:, None])[:, 0])
+    return one_hot(logits, chosen_classes(logits, class_index))

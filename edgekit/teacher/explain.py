@@ -83,16 +83,18 @@ class Explainer:
             images: float [N, 3, H, W], prepared.
             class_index: int32 [N] or [N, k]: the class of each map; see `chosen_classes`.
         """
-        wanted = class_index if class_index.dim() == 2 else class_index[:, None]
         ways = self.differentiate or (pulled_back,) * len(self.places)
         maps = []
         logits = None
         for tap, differentiate in zip(self.places, ways, strict=True):
             activation, head = _activation_and_head(model, tap, images)
             logits, gradient = differentiate(head, activation)
-            chosen = chosen_classes(logits, wanted, only_positive=self.only_positive)
-            each = [self.method(activation, gradient(chosen[:, column])) for column in range(wanted.shape[1])]
-            maps.append(torch.stack(each, dim=1) if class_index.dim() == 2 else each[0])
+            chosen = chosen_classes(logits, class_index, only_positive=self.only_positive)
+            if chosen.dim() == 1:
+                maps.append(self.method(activation, gradient(chosen)))
+            else:
+                each = [self.method(activation, gradient(column)) for column in chosen.unbind(dim=1)]
+                maps.append(torch.stack(each, dim=1))
         assert logits is not None  # there is at least one place
         return Explained(logits, tuple(maps))
 

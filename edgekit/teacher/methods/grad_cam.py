@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from edgekit.teacher.methods.protocol import AttributionMethod, weighted_map
+from edgekit.teacher.methods.protocol import AttributionMethod, channel_means, weighted_map
 
 __all__ = ["GRAD_CAM", "GradCam"]
 
@@ -22,7 +22,7 @@ class GradCam:
 
     def __call__(self, activation: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
         """The maps of one batch; see `AttributionMethod`."""
-        return weighted_map(gradient.mean(dim=(2, 3)), activation)
+        return weighted_map(channel_means(gradient), activation)
 
 
 GRAD_CAM: AttributionMethod = GradCam()
