@@ -80,9 +80,9 @@ def _introduction(document: Mapping[str, Any]) -> str:
         "are those of the parity images, so that activations neither vanish nor explode. Rows of edgekit have real "
         f"weights. Images: {'; '.join(sources)}; resized to the input.\n\n"
         "Logits and maps: largest error of any of 64 images against torch in float64, relative to the largest value "
-        "of that image, of the worse of the gradient's forms; at most 1e-4 is required. At kinks: images left out of the "
-        "maps' error, since the float64 map itself jumps when pixels move by rounding (the gradient of a ReLU at zero). "
-        "INT8: min-max over 16 other "
+        "of that image, of the worse of the gradient's forms; at most 1e-4 is required. At kinks: images left out of "
+        "the maps' error, since the float64 map itself jumps when pixels move by rounding, as the gradient of a ReLU "
+        "does at zero. INT8: min-max over 16 other "
         "images, uint8 activations; mean cosine of the map (least) and share of equal answers, INT8 against FP32. "
         "Map costs: median over rounds of the time of the whole FP32 graph over that of the same graph cut down to "
         "the logits, ONNX Runtime, batch 1, in turns, with its quartiles; it moves by some per cent on a busy machine."
@@ -131,7 +131,7 @@ def _parity(row: Mapping[str, Any]) -> tuple[str, str]:
     forms = row["steps"]["parity"]["forms"].values()
     logits = max(found["logits"] for found in forms)
     maps = max(max(found["attribution"], found["own_class"]) for found in forms)
-    kinks = max(found["kinks"] for found in forms)
+    kinks = max(found.get("kinks", 0) for found in forms)
     return f"{logits:.0e}", f"{maps:.0e}" + (f", {kinks} at kinks" if kinks else "")
 
 
