@@ -105,6 +105,7 @@ def _cleaned(model: onnx.ModelProto, exported: fx.Graph) -> onnx.ModelProto:
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_param and dim.dim_param == found:
                 dim.dim_param = BATCH
+    _read_batch_off_images(model)
     _name_modules(model, exported)
     for value in (*model.graph.input, *model.graph.output, *model.graph.value_info, *model.graph.initializer):
         value.ClearField("metadata_props")
@@ -117,6 +118,22 @@ def _cleaned(model: onnx.ModelProto, exported: fx.Graph) -> onnx.ModelProto:
     onnx.checker.check_model(model, full_check=True)
     _refuse_control_flow(model)
     return model
+
+
+def _read_batch_off_images(model: onnx.ModelProto) -> None:
+    """Both inputs have the batch as their first size, and tracing remembers the one it saw last.
+
+    Logits must not depend on `class_index`, not even on its size: what does counts as the map's branch.
+    """
+    image, class_index = INPUT_NAMES
+    for node in model.graph.node:
+        if node.op_type == "Shape" and node.input[0] == class_index:
+            sizes = {item.name: item.i for item in node.attribute}
+            rank = len(model.graph.input[1].type.tensor_type.shape.dim)
+            if sizes.get("start", 0) == 0 and sizes.get("end", rank) == 1:
+                del node.attribute[:]
+                node.attribute.extend([onnx.helper.make_attribute("start", 0), onnx.helper.make_attribute("end", 1)])
+                node.input[0] = image
 
 
 def _name_modules(model: onnx.ModelProto, exported: fx.Graph) -> None:

@@ -13,6 +13,7 @@ from networks import LAYOUT_CASES, Attention, LayoutCase, Tokens, TwoTowers, mad
 from torch import nn
 
 from edgekit.attribution.spec import LAYOUTS, MapSpec
+from edgekit.calibrate.graph import read_graph
 from edgekit.errors import BadInputError
 from edgekit.export.explained import explained_onnx
 from edgekit.interface.card import InputSpec, ModelCard
@@ -178,6 +179,8 @@ def test_the_exported_graph_says_the_same_for_any_batch(name: str, tmp_path) -> 
     assert (explained.map_spec.layout, explained.map_spec.prefix_tokens) == (case.kind, case.prefix)
     path = tmp_path / "model.onnx"
     path.write_bytes(explained.model.SerializeToString())
+    # That logits do not depend on class_index, not even on its size, is what quantisation asks.
+    assert read_graph(path).batch is None
     with ENGINE.open(path, EngineOptions()) as runner:
         for batch in (1, 5):
             images = case.images(batch, seed=batch)
