@@ -149,6 +149,9 @@ def on_classifier(
     def apply(array: np.ndarray) -> np.ndarray | None:
         if array.shape == (classes, channels):
             return change(array)
+        if array.shape == (classes + 1, channels):
+            # The table of gradients: behind the classes stands a row of zeros, for no class.
+            return np.concatenate([change(array[:classes]), array[classes:]])
         return change(array.T).T if array.shape == (channels, classes) else None
 
     return apply

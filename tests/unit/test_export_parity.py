@@ -81,21 +81,22 @@ DAMAGES: dict[str, tuple[tuple[str, str], Callable[[onnx.ModelProto], None]]] = 
         CLOSED,
         lambda model: changed_weight(model, (14, 6, 1, 1), lambda array: one_element(array, 0.02)),
     ),
-    "one weight of the classifier": (
+    # With a row behind the classes that is zero, for no class.
+    "one weight of the classifier, as the map has it": (
         CLOSED,
-        lambda model: changed_weight(model, (4, 14), lambda array: one_element(array, 0.02)),
+        lambda model: changed_weight(model, (5, 14), lambda array: one_element(array, 0.02)),
     ),
-    "channels of the classifier swapped": (
+    "channels of the classifier swapped, as the map has it": (
         CLOSED,
-        lambda model: changed_weight(model, (4, 14), lambda array: array[:, [1, 0, *range(2, 14)]]),
+        lambda model: changed_weight(model, (5, 14), lambda array: array[:, [1, 0, *range(2, 14)]]),
     ),
     "channels of a convolution swapped": (
         CLOSED,
         lambda model: changed_weight(model, (14, 6, 1, 1), lambda array: array[[1, 0, *range(2, 14)]]),
     ),
-    "classes swapped": (
+    "classes swapped, as the map has it": (
         CLOSED,
-        lambda model: changed_weight(model, (4, 14), lambda array: array[[1, 0, 2, 3]]),
+        lambda model: changed_weight(model, (5, 14), lambda array: array[[1, 0, 2, 3, 4]]),
     ),
     "the last ReLU dropped": (TRACED, lambda model: bypass(model, "Relu", -1)),
     "an inner ReLU dropped": (TRACED, lambda model: bypass(model, "Relu", 0)),
