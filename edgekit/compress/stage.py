@@ -9,10 +9,11 @@ from pathlib import Path
 
 import torch
 
-from edgekit.compress.batches import TrainingImages, digest_images
-from edgekit.compress.finetune import EpochRecord, FinetunePlan, finetune
 from edgekit.compress.options import CompressOptions
-from edgekit.compress.pruning import PruneReport, prune
+from edgekit.compress.pruning.structured import PruneReport, prune
+from edgekit.compress.training.batches import TrainingImages, digest_images
+from edgekit.compress.training.plan import EpochRecord, TrainPlan
+from edgekit.compress.training.trainer import train
 from edgekit.core.canonical import JsonValue, write_json
 from edgekit.core.files import read_bytes, write_bytes
 from edgekit.core.progress import NULL_OBSERVER, Observer
@@ -61,7 +62,7 @@ def compress(request: CompressRequest, destination: Path, observer: Observer = N
     the teacher's file, byte for byte; `student_load` says how to load either.
 
     Raises:
-        BadInputError: As `load_model`, `prune` and `finetune` do; or the teacher's format allows no compression.
+        BadInputError: As `load_model`, `prune` and `train` do; or the teacher's format allows no compression.
     """
     stage = Stage(
         name="compress",
@@ -137,15 +138,15 @@ def _finetuned(
     if request.data is None or request.options.finetune.epochs == 0:
         return ()
     probe = torch.rand(2, *teacher.card.input.shape, generator=torch.Generator().manual_seed(0))
-    plan = FinetunePlan(
+    plan = TrainPlan(
         card=teacher.card,
-        tap=resolve_tap(teacher.model, teacher.card.tap, probe),
+        taps=(resolve_tap(teacher.model, teacher.card.tap, probe),),
         finetune=request.options.finetune,
         matching=request.options.matching,
         seed=request.seed,
         threads=request.threads,
     )
-    return finetune(student.model, teacher.model, request.data, plan, observer)
+    return train(student.model, teacher.model, request.data, plan, observer)
 
 
 def _summary(report: PruneReport, options: CompressOptions, history: tuple[EpochRecord, ...]) -> str:

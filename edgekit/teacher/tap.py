@@ -7,8 +7,8 @@ which tracing removes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,16 @@ from edgekit.attribution.spec import TapSpec
 from edgekit.errors import BadInputError
 from edgekit.teacher.layouts import NCHW, Layout
 
-__all__ = ["Tap", "Tapped", "as_tap", "find_module", "forward_with_tap", "head_from_tap", "tap_from_spec"]
+__all__ = [
+    "Tap",
+    "Tapped",
+    "as_tap",
+    "find_module",
+    "forward_with_tap",
+    "forward_with_taps",
+    "head_from_tap",
+    "tap_from_spec",
+]
 
 
 @dataclass(frozen=True)
@@ -41,15 +50,20 @@ class Tap:
 
 @dataclass(frozen=True)
 class Tapped:
-    """One forward pass, seen at the tap.
+    """One forward pass, seen at its taps.
 
     Attributes:
         logits: [N, classes].
-        activation: [N, C, h, w], what the tapped module put out.
+        activations: What each tapped module put out, [N, C, h, w] with sizes of its own.
     """
 
     logits: torch.Tensor
-    activation: torch.Tensor
+    activations: tuple[torch.Tensor, ...]
+
+    @property
+    def activation(self) -> torch.Tensor:
+        """What the first tapped module put out."""
+        return self.activations[0]
 
 
 def as_tap(tap: Tap | str) -> Tap:
@@ -75,37 +89,55 @@ def _hooked(module: nn.Module, hook: Callable[..., Any]) -> Iterator[None]:
 
 
 def forward_with_tap(model: nn.Module, tap: Tap | str, images: torch.Tensor) -> Tapped:
-    """Run `model` on [N, 3, H, W] and keep what module `tap` put out; gradients flow as in a plain forward pass.
+    """`forward_with_taps` at one tap."""
+    return forward_with_taps(model, (as_tap(tap),), images)
+
+
+def forward_with_taps(model: nn.Module, taps: Sequence[Tap], images: torch.Tensor) -> Tapped:
+    """Run `model` on [N, 3, H, W] and keep what the `taps` put out; gradients flow as in a plain forward pass.
 
     Raises:
-        BadInputError: The module does not exist, did not run exactly once, or put out something else than its layout.
+        BadInputError: A module does not exist, did not run exactly once, or put out something else than its layout.
     """
-    tap = as_tap(tap)
-    seen: list[torch.Tensor] = []
-    calls: list[Any] = []
+    with ExitStack() as hooks:
+        seen = [_Seen(tap) for tap in taps]
+        for each in seen:
+            hooks.enter_context(_hooked(find_module(model, each.tap.name), each.keep))
+        logits = model(images)
+    return Tapped(logits, tuple(each.activation() for each in seen))
 
-    def keep(_module: nn.Module, _inputs: object, output: object) -> object:
-        calls.append(output)
-        if len(calls) > 1 or not _could_hold(output, tap.layout):
+
+class _Seen:
+    """What one tap saw in one forward pass."""
+
+    def __init__(self, tap: Tap) -> None:
+        self.tap = tap
+        self._calls: list[Any] = []
+        self._kept: list[torch.Tensor] = []
+
+    def keep(self, _module: nn.Module, _inputs: object, output: object) -> object:
+        """The hook behind the tapped module."""
+        self._calls.append(output)
+        if len(self._calls) > 1 or not _could_hold(output, self.tap.layout):
             return output
         assert isinstance(output, torch.Tensor)
-        seen.append(tap.layout.to_map(output))
+        self._kept.append(self.tap.layout.to_map(output))
         # What the network goes on with is made from what is kept, so that gradients reach it; and it is a copy, so
         # that a ReLU or addition in place behind the tap leaves the tap's own alone.
-        return tap.layout.from_map(seen[0], output).clone()
+        return self.tap.layout.from_map(self._kept[0], output).clone()
 
-    with _hooked(find_module(model, tap.name), keep):
-        logits = model(images)
-    if len(calls) != 1 or not seen:
-        found = f"{len(calls)} calls" if len(calls) != 1 else f"an output of {_described(calls[0])}"
-        shape = {"nchw": "[N, C, h, w]", "nhwc": "[N, h, w, C]", "tokens": "[N, tokens, C]"}[tap.layout.kind]
+    def activation(self) -> torch.Tensor:
+        """What was kept."""
+        if len(self._calls) == 1 and self._kept:
+            return self._kept[0]
+        found = f"{len(self._calls)} calls" if len(self._calls) != 1 else f"an output of {_described(self._calls[0])}"
+        shape = {"nchw": "[N, C, h, w]", "nhwc": "[N, h, w, C]", "tokens": "[N, tokens, C]"}[self.tap.layout.kind]
         raise BadInputError(
-            f"The module {tap.name!r} cannot be the tap.",
+            f"The module {self.tap.name!r} cannot be the tap.",
             expected=f"one call a forward pass with an output {shape}",
             found=found,
             hint="choose another module with --tap; 'edgekit inspect MODEL' lists candidates",
         )
-    return Tapped(logits, seen[0])
 
 
 def head_from_tap(model: nn.Module, tap: Tap | str, images: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:

@@ -18,7 +18,7 @@ from model_files import MAKERS, Bomb, ModelFile, rewrite, tap_sizes
 from torch import nn
 
 from edgekit.compress.options import CompressOptions, FinetuneOptions, PruneOptions
-from edgekit.compress.pruning import prune
+from edgekit.compress.pruning.structured import prune
 from edgekit.compress.stage import STUDENT_NAME, CompressRequest, compress, student_load
 from edgekit.core.digests import digest_array, digest_path
 from edgekit.errors import BadInputError, EdgekitError

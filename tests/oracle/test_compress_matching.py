@@ -11,15 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from edgekit.compress.matching import (
-    REFERENCE_CELLS,
-    MatchingTerm,
-    map_distance,
-    sensitivity,
-    sensitivity_map,
-)
+from edgekit.compress.matching.distance import REFERENCE_CELLS, map_distances
+from edgekit.compress.matching.protocol import MatchingTerm
+from edgekit.compress.matching.registry import MATCHING
+from edgekit.compress.matching.sensitivity import sensitivity, sensitivity_map
 from edgekit.compress.options import MATCHING_LOSSES, MatchingOptions
-from edgekit.compress.registry import MATCHING
 from edgekit.errors import BadInputError
 from edgekit.teacher.tap import Tapped, forward_with_tap
 
@@ -138,7 +134,7 @@ def test_tiny_network_by_hand() -> None:
     def tapped(activation: list[list[float]], weights: list[list[list[float]]]) -> Tapped:
         a = torch.tensor(activation, dtype=DTYPE)[None, :, None, :].requires_grad_(True)
         logits = torch.stack([(a * torch.tensor(w, dtype=DTYPE)[None, :, None, :]).sum() for w in weights])[None]
-        return Tapped(logits, a)
+        return Tapped(logits, (a,))
 
     teacher = tapped([[1, 2], [3, 1]], [[[1, 1], [2, 0]], [[0, 0], [0, 0]]])
     student = tapped([[3, 4]], [[[1, 0]], [[5, 5]]])
@@ -193,11 +189,11 @@ def test_term_is_a_cosine_loss_whatever_size_and_scale(
     source = torch.Generator().manual_seed(seed)
     theirs, ours = torch.rand(2, count, height, width, generator=source, dtype=DTYPE) + 1e-3
     cosine = nn.functional.cosine_similarity(theirs.flatten(1), ours.flatten(1), dim=1)
-    found = map_distance(theirs, ours * scale).value
+    found = map_distances(theirs, ours * scale).each.mean()
     torch.testing.assert_close(found, (2 * (1 - cosine) / REFERENCE_CELLS).mean(), rtol=1e-9, atol=1e-12)
     # Every cell four times: the same picture at twice the resolution costs the same, so beta needs no rescaling.
     finer = [maps.repeat_interleave(2, 1).repeat_interleave(2, 2) for maps in (theirs, ours)]
-    torch.testing.assert_close(map_distance(*finer).value, found, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(map_distances(*finer).each.mean(), found, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["ewa", "swa", "sswa"])
@@ -215,7 +211,7 @@ def test_gradient_of_the_term_equals_finite_differences_of_every_student_weight(
         student.tap.register_forward_hook(keep)
         logits = torch.func.functional_call(student, dict(zip(names, values, strict=True)), (x,))
         loss = MATCHING.load(name)(MatchingOptions(loss=name))
-        return loss(forward_with_tap(teacher, "tap", x), Tapped(logits, seen[-1]), generator()).value
+        return loss(forward_with_tap(teacher, "tap", x), Tapped(logits, (seen[-1],)), generator()).value
 
     weights = tuple(
         parameter.detach().clone().requires_grad_(True) for parameter in Toy(2, seed=1, size=3).parameters()
@@ -228,7 +224,7 @@ def test_second_derivative_of_the_sensitivity_map_is_right() -> None:
     weights = torch.randn(3, 18, generator=generator(), dtype=DTYPE, requires_grad=True)
 
     def own_map(a: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
-        tapped = Tapped(torch.tanh(a.flatten(1) @ w.T) ** 2, a)
+        tapped = Tapped(torch.tanh(a.flatten(1) @ w.T) ** 2, (a,))
         chosen = torch.tensor([0, 2])
         return sensitivity_map(sensitivity(tapped, chosen, differentiable=True) + 3, a**2)
 
@@ -287,7 +283,7 @@ def test_none_asks_for_nothing_and_gives_zero() -> None:
     loss = MATCHING.load("none")(MatchingOptions(loss="none"))
     assert not loss.needs_teacher
     assert not loss.needs_sensitivity
-    tapped = Tapped(images(2), images(2))
+    tapped = Tapped(images(2), (images(2),))
     assert loss(tapped, tapped, generator()) == MatchingTerm(torch.zeros((), dtype=DTYPE), 0, 0)
 
 
@@ -297,10 +293,11 @@ def test_zero_maps_follow_the_written_rule() -> None:
     # Teacher zero, student zero, both zero, equal maps.
     theirs = torch.stack([flat, ramp, flat, ramp])
     ours = torch.stack([ramp, flat, flat, ramp]).requires_grad_(True)
-    found = map_distance(theirs, ours)
-    assert (found.teacher_zero, found.student_zero) == (2, 1)
-    assert found.value.item() == pytest.approx(1 / 49 / 4)
-    found.value.backward()  # type: ignore[no-untyped-call]
+    found = map_distances(theirs, ours)
+    assert found.teacher_zero.tolist() == [True, False, True, False]
+    assert found.student_zero.tolist() == [False, True, True, False]
+    assert found.each.tolist() == pytest.approx([0, 1 / 49, 0, 0])
+    found.each.mean().backward()  # type: ignore[no-untyped-call]
     assert ours.grad is not None
     assert torch.isfinite(ours.grad).all()
     assert not ours.grad[:3].any()
@@ -312,7 +309,7 @@ def test_zero_teacher_maps_leave_the_papers_gradient() -> None:
     theirs = images(3)[:, 0].abs()
     theirs[1] = 0
     ours = [images(3, seed=1)[:, 0].abs().requires_grad_(True) for _ in range(2)]
-    map_distance(theirs, ours[0]).value.backward()  # type: ignore[no-untyped-call]
+    map_distances(theirs, ours[0]).each.mean().backward()  # type: ignore[no-untyped-call]
     (papers_term(theirs, ours[1]) * 16 / 49).backward()  # type: ignore[no-untyped-call]
     assert ours[0].grad is not None
     assert ours[1].grad is not None
@@ -335,4 +332,4 @@ def test_student_without_positive_evidence_gets_no_gradient() -> None:
 
 def test_maps_of_different_size_are_an_error() -> None:
     with pytest.raises(BadInputError, match="different sizes"):
-        map_distance(images(2)[:, 0], images(2, size=5)[:, 0])
+        map_distances(images(2)[:, 0], images(2, size=5)[:, 0])

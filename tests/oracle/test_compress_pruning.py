@@ -13,10 +13,10 @@ from torch import nn
 from torch.nn import functional
 
 from edgekit.compress.cost import Cost, measure_cost
-from edgekit.compress.dependency import find_groups
-from edgekit.compress.equivalence import is_pure_removal, silenced_copy
 from edgekit.compress.options import PruneOptions
-from edgekit.compress.pruning import filter_norms, l1_importance, prune
+from edgekit.compress.pruning.dependency import find_groups
+from edgekit.compress.pruning.equivalence import is_pure_removal, silenced_copy
+from edgekit.compress.pruning.structured import filter_norms, l1_importance, prune
 from edgekit.errors import BadInputError, UnavailableError
 from edgekit.teacher.architectures.registry import ARCHITECTURES
 from edgekit.teacher.surgery import LayerCut, Surgery, apply_surgery

@@ -11,8 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgekit.compress.batches import digest_images, training_indices, varied, visiting_order
 from edgekit.compress.options import FinetuneOptions
+from edgekit.compress.training.batches import digest_images, training_indices, varied, visiting_order
 from edgekit.core.digests import digest_array
 from edgekit.errors import BadInputError
 

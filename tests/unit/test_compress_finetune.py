@@ -13,15 +13,19 @@ import pytest
 import torch
 from torch import nn
 
-from edgekit.compress.finetune import EpochRecord, FinetunePlan, finetune, learning_rate_at, supervised_loss
 from edgekit.compress.options import FinetuneOptions, MatchingOptions, PruneOptions
-from edgekit.compress.pruning import prune
+from edgekit.compress.pruning.structured import prune
+from edgekit.compress.training.plan import EpochRecord, TrainPlan
+from edgekit.compress.training.schedule import learning_rate_at
+from edgekit.compress.training.steps import supervised_loss
+from edgekit.compress.training.trainer import train
 from edgekit.core.progress import NullObserver
 from edgekit.errors import BadInputError
 from edgekit.interface.card import InputSpec, ModelCard
 from edgekit.interface.preprocess import preprocess
 from edgekit.teacher.explain import explain
 from edgekit.teacher.methods.grad_cam import GRAD_CAM
+from edgekit.teacher.tap import Tap
 
 SIDE = 16
 CARD = ModelCard(InputSpec(SIDE, SIDE, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)), ("disc", "cross", "bars"))
@@ -66,9 +70,11 @@ class Net(nn.Module):
 
 def plan(
     loss: str = "swa", *, beta: float = 100.0, seed: int = 0, tap: str = "features", **finetune_options: Any
-) -> FinetunePlan:
+) -> TrainPlan:
     options = {"epochs": 1, "batch_size": 16, "flip": True, "shift": 1, **finetune_options}
-    return FinetunePlan(CARD, tap, FinetuneOptions(**options), MatchingOptions(loss=loss, beta=beta), seed, threads=1)
+    return TrainPlan(
+        CARD, (Tap(tap),), FinetuneOptions(**options), MatchingOptions(loss=loss, beta=beta), seed=seed, threads=1
+    )
 
 
 def weights_of(model: nn.Module) -> bytes:
@@ -79,7 +85,7 @@ def run(
     loss: str = "swa", *, dropout: float = 0.0, images: Images | None = None, **settings: Any
 ) -> tuple[bytes, tuple[EpochRecord, ...]]:
     student = Net(seed=1, dropout=dropout)
-    history = finetune(student, Net(seed=2).eval(), images or drawn_images(50, 0), plan(loss, **settings))
+    history = train(student, Net(seed=2).eval(), images or drawn_images(50, 0), plan(loss, **settings))
     return weights_of(student), history
 
 
@@ -103,7 +109,7 @@ def test_settings_of_the_process_come_back() -> None:
     modes = [module.training for module in teacher.modules()]
     statistics = copy.deepcopy(teacher.state_dict())
     student = Net(seed=1)
-    finetune(student, teacher, drawn_images(20, 0), plan())
+    train(student, teacher, drawn_images(20, 0), plan())
     assert torch.get_num_threads() == threads
     assert not torch.are_deterministic_algorithms_enabled()
     assert [module.training for module in teacher.modules()] == modes
@@ -121,7 +127,7 @@ def test_one_step_equals_the_recipe_written_out() -> None:
     student, teacher = Net(seed=1), Net(seed=2).eval()
     expected = copy.deepcopy(student).train()
     options = plan(batch_size=12, flip=False, shift=0, learning_rate=0.05, weight_decay=0.01)
-    (record,) = finetune(student, teacher, images, options)
+    (record,) = train(student, teacher, images, options)
 
     # Image choice draws once a class before the epoch's order is drawn.
     source = torch.Generator().manual_seed(0)
@@ -165,7 +171,7 @@ def test_history_and_progress_tell_the_parts_of_the_loss() -> None:
             self.seen.append((done, total, detail))
 
     observer = Recorder()
-    history = finetune(Net(1), Net(2).eval(), drawn_images(33, 0), plan(epochs=2), observer)
+    history = train(Net(1), Net(2).eval(), drawn_images(33, 0), plan(epochs=2), observer)
     # 33 images in batches of 16 leave one over, which is dropped.
     assert [record.images for record in history] == [32, 32]
     assert [done for done, _, _ in observer.seen] == [1, 2, 3, 4]
@@ -222,7 +228,7 @@ def teacher() -> Net:
     """Trained with this module's own loop, supervised alone."""
     model = Net(seed=5)
     options = plan("none", epochs=12, learning_rate=0.1, batch_size=32)
-    history = finetune(model, Net(seed=6).eval(), drawn_images(384, 10), options)
+    history = train(model, Net(seed=6).eval(), drawn_images(384, 10), options)
     assert history[-1].accuracy > 0.9
     return model
 
@@ -237,7 +243,7 @@ def test_matching_keeps_the_maps_of_a_pruned_network_closer_at_the_same_budget(t
     accuracy: dict[str, float] = {}
     for loss in ("none", "swa"):
         student = prune(teacher, PruneOptions(rate=0.8), CARD.input.shape).model
-        finetune(student, teacher, drawn_images(384, 10), plan(loss, epochs=4, learning_rate=0.02, batch_size=32))
+        train(student, teacher, drawn_images(384, 10), plan(loss, epochs=4, learning_rate=0.02, batch_size=32))
         own = explain(student, "features", GRAD_CAM, held_out, answers).attribution.flatten(1)
         cosine[loss] = float(nn.functional.cosine_similarity(own, reference, dim=1).mean())
         accuracy[loss] = float((student(held_out).argmax(1) == labels).float().mean())
@@ -253,11 +259,11 @@ def test_networks_that_share_weights_are_refused() -> None:
     student.fc = teacher.fc
     for shared in (teacher, student):
         with pytest.raises(BadInputError, match="share weights"):
-            finetune(shared, teacher, drawn_images(20, 0), plan())
+            train(shared, teacher, drawn_images(20, 0), plan())
     student.fc = nn.Linear(24, 3)
     student.features[1].running_mean = teacher.features[1].running_mean
     with pytest.raises(BadInputError, match="share weights"):
-        finetune(student, teacher, drawn_images(20, 0), plan())
+        train(student, teacher, drawn_images(20, 0), plan())
 
 
 @pytest.mark.parametrize(
@@ -265,14 +271,14 @@ def test_networks_that_share_weights_are_refused() -> None:
 )
 def test_networks_with_other_classes_are_refused(student: Net, teacher: Net, named: str) -> None:
     with pytest.raises(BadInputError, match=f"The {named} does not answer"):
-        finetune(student, teacher, drawn_images(20, 0), plan())
+        train(student, teacher, drawn_images(20, 0), plan())
 
 
 def test_maps_of_different_size_are_refused() -> None:
     student = Net(1)
     student.features[4].stride = (2, 2)
     with pytest.raises(BadInputError, match="different sizes"):
-        finetune(student, Net(2).eval(), drawn_images(20, 0), plan())
+        train(student, Net(2).eval(), drawn_images(20, 0), plan())
     assert not any(module.training for module in student.modules())
 
 
@@ -282,13 +288,13 @@ def test_dead_tap_is_named() -> None:
         teacher.features[8].weight.zero_()
         teacher.features[8].bias.fill_(-1)
     with pytest.raises(BadInputError, match="tap is dead") as caught:
-        finetune(Net(1), teacher, drawn_images(20, 0), plan())
+        train(Net(1), teacher, drawn_images(20, 0), plan())
     assert caught.value.where == "features"
 
 
 def test_divergence_names_the_epoch_and_what_to_lower() -> None:
     with pytest.raises(BadInputError, match="diverged") as caught:
-        finetune(Net(1), Net(2).eval(), drawn_images(40, 0), plan("none", learning_rate=1e30, epochs=3))
+        train(Net(1), Net(2).eval(), drawn_images(40, 0), plan("none", learning_rate=1e30, epochs=3))
     assert "epoch 1 of 3" in (caught.value.where or "")
     assert "learning_rate" in (caught.value.hint or "")
 
@@ -297,7 +303,7 @@ def test_weights_broken_by_the_last_step_are_noticed() -> None:
     """One step: its loss was finite, and nothing but the weights tells what it did."""
     options = plan("none", learning_rate=1e38, weight_decay=1e5, batch_size=20)
     with pytest.raises(BadInputError, match="diverged") as caught:
-        finetune(Net(1), Net(2).eval(), drawn_images(20, 0), options)
+        train(Net(1), Net(2).eval(), drawn_images(20, 0), options)
     assert "end of epoch 1" in (caught.value.where or "")
 
 
@@ -306,9 +312,9 @@ def test_teacher_whose_answers_are_not_finite_is_named_before_the_student_is_bla
     with torch.no_grad():
         teacher.fc.bias[0] = math.inf
     with pytest.raises(BadInputError, match="teacher's answers are not finite"):
-        finetune(Net(1), teacher, drawn_images(20, 0), plan())
+        train(Net(1), teacher, drawn_images(20, 0), plan())
 
 
 def test_unknown_tap_is_an_error() -> None:
     with pytest.raises(BadInputError, match="no module 'nowhere'"):
-        finetune(Net(1), Net(2).eval(), drawn_images(20, 0), plan(tap="nowhere"))
+        train(Net(1), Net(2).eval(), drawn_images(20, 0), plan(tap="nowhere"))

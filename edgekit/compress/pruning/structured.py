@@ -18,9 +18,9 @@ import torch
 from torch import nn
 
 from edgekit.compress.cost import Cost, measure_cost
-from edgekit.compress.dependency import ChannelGroup, find_groups
-from edgekit.compress.equivalence import is_pure_removal
 from edgekit.compress.options import PruneOptions
+from edgekit.compress.pruning.dependency import ChannelGroup, find_groups
+from edgekit.compress.pruning.equivalence import is_pure_removal
 from edgekit.errors import BadInputError
 from edgekit.teacher.surgery import LayerCut, Surgery, apply_surgery, channel_counts
 

@@ -1,0 +1,44 @@
+"""Learning from the teacher's answers: Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015.
+
+Both forms are a Kullback-Leibler divergence of the student's answer from the teacher's at a temperature T, times T^2 so
+that gradients keep their size whatever T is. "sigmoid" is that of K independent yes/no answers, the form of Park et al.
+2020's released code, averaged over batch and classes as there.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional
+
+__all__ = ["distillation_loss", "form_for"]
+
+
+def form_for(form: str, task: str) -> str:
+    """What "auto" means for a card's task."""
+    if form != "auto":
+        return form
+    return "sigmoid" if task == "multi-label" else "softmax"
+
+
+def distillation_loss(student: torch.Tensor, teacher: torch.Tensor, form: str, temperature: float) -> torch.Tensor:
+    """The distillation term of one batch, at least 0.
+
+    Args:
+        student: Logits [N, K], differentiable.
+        teacher: Logits [N, K], taken as they are.
+        form: "softmax": `T^2 mean_n KL(softmax(t/T) | softmax(s/T))`, or "sigmoid":
+            `T^2 mean_{n,k} KL(Bernoulli(sigmoid(t/T)) | Bernoulli(sigmoid(s/T)))`.
+        temperature: T, above 0.
+    """
+    ours, theirs = student / temperature, teacher.detach() / temperature
+    if form == "softmax":
+        divergence = functional.kl_div(
+            functional.log_softmax(ours, dim=1),
+            functional.log_softmax(theirs, dim=1),
+            reduction="batchmean",
+            log_target=True,
+        )
+        return divergence * temperature**2
+    yes, no = functional.logsigmoid(theirs), functional.logsigmoid(-theirs)
+    each = yes.exp() * (yes - functional.logsigmoid(ours)) + no.exp() * (no - functional.logsigmoid(-ours))
+    return each.mean() * temperature**2

@@ -1,0 +1,1 @@
+"""Matching losses: what holds the student's map to the teacher's."""
