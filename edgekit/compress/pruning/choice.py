@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
 
 from torch import nn
 
+from edgekit.compress.globs import check_patterns, matches
 from edgekit.compress.options import PruneOptions
 from edgekit.compress.pruning.dependency import ChannelGroup, find_groups
 from edgekit.errors import BadInputError
@@ -48,20 +48,12 @@ def _untouched(model: nn.Module, groups: Sequence[ChannelGroup], options: PruneO
     Raises:
         BadInputError: A pattern matches no layer, or a group that would have to be pruned was misunderstood.
     """
-    names = [name for name, _ in model.named_modules() if name]
-    idle = [pattern for pattern in options.ignore if not any(fnmatchcase(name, pattern) for name in names)]
-    if idle:
-        raise BadInputError(
-            "A pattern of layers to ignore matches none.",
-            where="compress.prune.ignore",
-            expected="names such as " + ", ".join(names[:_SHOWN]),
-            found=", ".join(idle),
-        )
+    check_patterns(model, options.ignore, "compress.prune.ignore")
     reasons: dict[str, str] = {}
     misfits: list[str] = []
     for group in groups:
         outputs = [link.layer for link in group.links if link.side != "in"]
-        ignored = [name for name in outputs if any(fnmatchcase(name, pattern) for pattern in options.ignore)]
+        ignored = [name for name in outputs if matches(name, options.ignore)]
         if group.obstacle is not None:
             reasons[group.root] = group.obstacle
         elif ignored:
