@@ -182,6 +182,15 @@ def test_squared_gradients_are_those_of_single_images() -> None:
             torch.testing.assert_close(evidence.squared_gradients[name], expected, rtol=1e-4, atol=1e-12)
 
 
+def test_gradients_of_a_multi_label_network_are_those_of_its_own_loss() -> None:
+    model = made(ResidualLike)
+    positive = torch.tensor([[1, 0, 1, 0, 0]])
+    evidence = gather_evidence(model, [(images(1), positive)], "multi-label")
+    # Of the head's bias the gradient is known: the error of each of the five binary answers, over five.
+    errors = (torch.sigmoid(model(images(1))) - positive)[0] / 5
+    torch.testing.assert_close(evidence.squared_gradients["fc.bias"].float(), errors.square())
+
+
 def test_gathering_leaves_the_network_as_it_was() -> None:
     model = made(MobileLike).train()
     model.stem.eval()

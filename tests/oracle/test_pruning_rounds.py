@@ -7,12 +7,14 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pruning_networks import NETWORKS, SHAPE, ConvBn, GroupedLike, ResidualLike, VggLike, images, made
 from torch import nn
 
 from edgekit.compress.options import PruneOptions
+from edgekit.compress.pruning.choice import channels_kept
+from edgekit.compress.pruning.dependency import AxisLink, ChannelGroup
 from edgekit.compress.pruning.equivalence import is_pure_removal, silenced_copy
 from edgekit.compress.pruning.evidence import PruneEvidence, gather_evidence
 from edgekit.compress.pruning.rounds import plan_rounds, prune_in_rounds, round_rates
@@ -33,6 +35,7 @@ def left_alone(_model: nn.Module, _number: int) -> None:
     pass
 
 
+@settings(deadline=None)
 @given(rate=st.floats(0.01, 0.99), rounds=st.integers(1, 20))
 def test_rates_of_rounds_multiply_to_the_rate(rate: float, rounds: int) -> None:
     rates = round_rates(PruneOptions(rate=rate, rounds=rounds))
@@ -41,8 +44,34 @@ def test_rates_of_rounds_multiply_to_the_rate(rate: float, rounds: int) -> None:
     assert math.prod(1 - each for each in rates) == pytest.approx(1 - rate)
 
 
-@pytest.mark.parametrize("rounds", [2, 3, 5])
-@pytest.mark.parametrize(("rate", "round_to"), [(0.3, 1), (0.55, 1), (0.5, 4), (0.9, 1)])
+@settings(deadline=None)
+@given(
+    each=st.integers(1, 300),
+    splits=st.sampled_from([1, 2, 3, 8]),
+    rate=st.floats(0.01, 0.99),
+    round_to=st.sampled_from([1, 4, 8, 16]),
+)
+def test_counts_are_the_least_that_fit_the_rate_the_rounding_and_equal_parts(
+    each: int, splits: int, rate: float, round_to: int
+) -> None:
+    size = each * splits
+    link = AxisLink("a", "out", tuple(range(size)), tuple(range(size)), produces=True, splits=splits)
+    group = ChannelGroup("a", size, (link,), coupled=False, obstacle=None, misfit=False, _graph=None)
+    least = splits * max(1, math.floor(each * (1 - rate) + 1e-9))
+    fitting = [count for count in range(least, size + 1) if count % splits == 0 and count % round_to == 0]
+    assert channels_kept({"a": group}, rate, round_to) == {"a": fitting[0] if fitting else size}
+
+
+@given(rate=st.floats(0.05, 0.95), rounds=st.integers(2, 6), round_to=st.sampled_from([1, 8]))
+@settings(max_examples=25, deadline=None)
+def test_the_last_round_of_a_plan_is_one_shot_whatever_the_rate(rate: float, rounds: int, round_to: int) -> None:
+    model = made(lambda: nn.Sequential(nn.Conv2d(3, 997, 1), nn.ReLU(), *head(997)))
+    options = PruneOptions(rate=rate, rounds=rounds, round_to=round_to)
+    assert plan_rounds(model, options, (3, 2, 2))[-1] == {"0": prune(model, options, (3, 2, 2)).model[0].out_channels}
+
+
+@pytest.mark.parametrize("rounds", [2, 5])
+@pytest.mark.parametrize(("rate", "round_to"), [(0.55, 1), (0.5, 4), (0.9, 1)])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_rounds_end_with_the_channel_counts_of_one_shot(name: str, rate: float, round_to: int, rounds: int) -> None:
     model = made(NETWORKS[name])

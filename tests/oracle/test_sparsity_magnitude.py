@@ -122,6 +122,7 @@ def test_zeros_of_one_round_are_zeros_of_all_that_follow(seed: int, step: float,
     rounds[-1].check(model)
 
 
+@settings(deadline=None)
 @given(sparsity=st.floats(0.001, 0.999), step=st.floats(0.05, 0.95))
 def test_rounds_take_the_same_share_of_what_is_left_and_end_exactly(sparsity: float, step: float) -> None:
     reached = sparsities(SparsifyOptions(sparsity=sparsity, step=step))
