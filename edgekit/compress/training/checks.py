@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -18,7 +17,6 @@ from edgekit.teacher.tap import Tap, Tapped, forward_with_taps
 __all__ = [
     "check_alike",
     "check_enough",
-    "check_finite",
     "check_separate",
     "check_statistics",
     "check_teacher",
@@ -125,13 +123,6 @@ def check_teacher(logits: torch.Tensor, where: str) -> None:
         raise BadInputError(
             "The teacher's answers are not finite.", where=where, hint="check the teacher and the card's input"
         )
-
-
-def check_finite(parts: dict[str, float], where: str) -> None:
-    """Raise `BadInputError`, naming the parts of the loss that are not finite."""
-    broken = [f"{name} {value}" for name, value in parts.items() if not math.isfinite(value)]
-    if broken:
-        raise diverged(where, ", ".join(broken))
 
 
 def dead_tap(taps: Sequence[Tap], kind: str) -> BadInputError:

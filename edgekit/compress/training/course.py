@@ -91,6 +91,8 @@ class Course:
         self.learner.end(None if self.best is None else self.best.tensors)
         if checkpoints is not None and self.processes.first:
             checkpoints.remove()
+        # Nobody goes on, perhaps to the next run in this workplace, while the checkpoint is still there.
+        self.processes.told(0.0)
         return tuple(self.records)
 
     def _over(self) -> bool:

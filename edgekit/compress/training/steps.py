@@ -14,7 +14,7 @@ from edgekit.compress.distillation.losses import distillation_loss, form_for
 from edgekit.compress.matching.distance import REFERENCE_CELLS
 from edgekit.compress.matching.protocol import MatchingLoss, MatchingTerm
 from edgekit.compress.matching.registry import MATCHING
-from edgekit.compress.training.checks import check_finite, check_teacher, dead_tap
+from edgekit.compress.training.checks import check_teacher, dead_tap, diverged
 from edgekit.compress.training.mixed_precision import half_forward, in_float32_at
 from edgekit.compress.training.plan import EpochRecord, TrainPlan
 from edgekit.compress.training.tap_graph import graph_from
@@ -37,10 +37,12 @@ class Step:
     student_zero: int
 
     def check(self, where: str) -> None:
-        """Raise `BadInputError`, naming the parts that are not finite, where the loss is not."""
+        """Raise `BadInputError` with all parts where the loss is not finite."""
         if not math.isfinite(self.loss):
-            parts = {"supervised": self.supervised, "distillation": self.distillation, "matching": self.term}
-            check_finite({"loss": self.loss, **parts}, where)
+            parts = (
+                f"supervised {self.supervised:g}, distillation {self.distillation:g}, matching {self.term:g} times beta"
+            )
+            raise diverged(where, f"loss {self.loss}: {parts}")
 
 
 def supervised_loss(logits: torch.Tensor, labels: torch.Tensor, task: str) -> torch.Tensor:
