@@ -74,6 +74,20 @@ def test_a_training_set_of_one_image_is_refused() -> None:
     assert observer.steps == []
 
 
+def test_a_student_whose_map_is_zero_everywhere_is_told() -> None:
+    """No error: its answers are still learned. But no gradient of the matching term reaches a map that is zero."""
+    observer, student = Recorder(), Net(1)
+    with torch.no_grad():
+        student.features[8].weight.zero_()
+        student.features[8].bias.fill_(-1)
+    (record,) = train(student, Net(2), drawn_images(32, 0), plan("swa"), observer)
+    assert record.student_zero + record.teacher_zero == record.images == 32
+    assert "student's map is zero on every image" in observer.notes[0]
+    observer = Recorder()
+    train(Net(1), Net(2), drawn_images(32, 0), plan("swa"), observer)
+    assert observer.notes == []
+
+
 def test_a_last_batch_of_one_is_left_out_and_two_images_are_enough() -> None:
     observer = Recorder()
     (record,) = train(Net(1), Net(2), drawn_images(17, 0), plan("swa", batch_size=4), observer)

@@ -117,6 +117,10 @@ class Course:
             observer.advanced(self.plan.name, self.done, total, self._described(number, step, rate))
         self.learner.check_weights(f"end of epoch {number} of {options.epochs}")
         record = summed(self.plan, number, first_rate, steps, matches=self.matches)
+        if record.student_zero and record.student_zero + record.teacher_zero == record.images:
+            observer.noted(
+                f"epoch {number}: the student's map is zero on every image, so that matching cannot pull it back"
+            )
         self.records.append(replace(record, agreement=self._judged(number)))
 
     def _judged(self, number: int) -> float | None:

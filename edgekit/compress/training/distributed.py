@@ -74,8 +74,6 @@ class Processes:
         return DistributedDataParallel(
             student,
             device_ids=[probe.device] if on_gpu else None,
-            # Buffers are the same everywhere, since statistics are not taken from batches.
-            broadcast_buffers=False,
             find_unused_parameters=_has_unused(student, probe),
         )
 

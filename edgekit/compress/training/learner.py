@@ -28,10 +28,7 @@ class Learner:
     """The student with everything that its steps move."""
 
     def __init__(self, student: nn.Module, loss: Loss, feed: Feed, plan: TrainPlan, processes: Processes) -> None:
-        """Make the student ready for its first step: mode, gradients, constraints.
-
-        The loss's draws and the feed's come from the generator that `step` is given.
-        """
+        """Make the student ready for its first step: mode, gradients, constraints."""
         options = plan.finetune
         self._student, self._loss, self._feed = student, loss, feed
         self._plan, self._processes = plan, processes
@@ -52,7 +49,17 @@ class Learner:
         self._called = self._processes.wrapped(self._student, self._feed.plain(indices))
 
     def step(self, batch: npt.NDArray[Any], rate: float, generator: torch.Generator, where: str) -> Step:
-        """Learn from one batch, of which this process takes its share; the numbers are those of the whole."""
+        """Learn from one batch, of which this process takes its share; the numbers are those of the whole.
+
+        Args:
+            batch: Indices of images, at least 2.
+            rate: Learning rate.
+            generator: Draws the augmentation; the matching loss has been given the same one, which draws after it.
+            where: Epoch and step, for errors.
+
+        Raises:
+            BadInputError: The loss is not finite, and what `Loss` and `Optimiser` raise.
+        """
         positions, counted = self._processes.share(len(batch))
         x, labels = self._feed.varied(batch, positions, generator)
         taps = self._processes.taps(self._plan.matched_in_student)
