@@ -28,6 +28,7 @@ PLANS: dict[str, TrainPlan] = {
     "swa": plan("swa", **SETTINGS),
     "swa mid-network": plan("swa", tap="features.3", **SETTINGS),
     "swa with a parameter that is not used": plan("swa", **SETTINGS),
+    "swa twice": plan("swa", **SETTINGS),
     "sswa with everything": plan(
         "sswa", **SETTINGS, ema_decay=0.8, clip_norm=0.5, patience=2, held_back=0.2, mixed_precision="off"
     ),
@@ -51,6 +52,9 @@ def trained(name: str, workplace: Path | None = None) -> tuple[Net, tuple[EpochR
     student = Net(seed=1)
     if "not used" in name:
         student.idle = nn.Parameter(torch.ones(3))
+    if "twice" in name:
+        # As between the rounds of iterative pruning: nothing of the first run may act on the second.
+        train(student, Net(seed=2).eval(), IMAGES, plan("ewa", **SETTINGS))
     return student, train(student, Net(seed=2).eval(), IMAGES, PLANS[name], workplace=workplace)
 
 
