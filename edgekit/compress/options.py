@@ -18,6 +18,7 @@ __all__ = [
     "DISTANCES",
     "DISTIL_FORMS",
     "IMPORTANCES",
+    "LOGS",
     "MATCHING_LOSSES",
     "MIXED_PRECISIONS",
     "POOLINGS",
@@ -44,6 +45,7 @@ DISTIL_FORMS = ("auto", "softmax", "sigmoid")
 SCHEDULES = ("constant", "cosine", "step")
 BATCH_NORMS = ("batch", "running")
 MIXED_PRECISIONS = ("auto", "off", "float16", "bfloat16")
+LOGS = ("csv", "tensorboard", "none")
 
 
 def _require(holds: bool, what: str, expected: str, found: object) -> None:
@@ -223,10 +225,14 @@ class FinetuneOptions:
             its last weights.
         batch_norm: "batch" (statistics follow the training batches) or "running" (the stored statistics are used and
             kept), with which the student is matched exactly as it will be deployed.
-        mixed_precision: "auto" (float16 on a GPU, off on a CPU), "off", "float16" or "bfloat16".
-        patience: Stop when the agreement of the maps on held-back training images has not risen for this many epochs,
-            and keep the best epoch's weights; 0 trains to the end.
-        held_back: Share of the training images held back for `patience`.
+        mixed_precision: "auto" (float16 on a GPU, off on a CPU), "off", "float16" (a GPU's) or "bfloat16". The loss
+            itself and the maps are float32 throughout.
+        patience: Stop when the agreement with the teacher on held-back training images (mean cosine of the maps, a
+            changed answer counting as 0) has not risen for this many epochs, and keep the best epoch's weights; 0
+            trains to the end.
+        held_back: Share of each class's training images held back for `patience`, and never trained on.
+        log: What is kept of every step, where the run has a folder for it: "csv", "tensorboard" (needs that package)
+            or "none".
         flip: Random horizontal flips; off where left and right mean something.
         shift: Random translation by up to this many pixels, edges repeated.
         max_images: At most this many training images, class-balanced; 0 for all.
@@ -246,6 +252,7 @@ class FinetuneOptions:
     mixed_precision: str = "auto"
     patience: int = 0
     held_back: float = 0.1
+    log: str = "csv"
     flip: bool = True
     shift: int = 0
     max_images: int = 0
@@ -261,6 +268,7 @@ class FinetuneOptions:
         _require_one_of(self.schedule, SCHEDULES, "compress.finetune.schedule")
         _require_one_of(self.batch_norm, BATCH_NORMS, "compress.finetune.batch_norm")
         _require_one_of(self.mixed_precision, MIXED_PRECISIONS, "compress.finetune.mixed_precision")
+        _require_one_of(self.log, LOGS, "compress.finetune.log")
         _require(0 <= self.momentum < 1, "compress.finetune.momentum", "0 <= momentum < 1", self.momentum)
         _require(0 <= self.ema_decay < 1, "compress.finetune.ema_decay", "0 <= ema_decay < 1", self.ema_decay)
         _require(0 < self.held_back < 1, "compress.finetune.held_back", "0 < held_back < 1", self.held_back)

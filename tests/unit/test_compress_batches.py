@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgekit.compress.options import FinetuneOptions
-from edgekit.compress.training.batches import digest_images, training_indices, varied, visiting_order
+from edgekit.compress.training.batches import digest_images, held_back, training_indices, varied, visiting_order
 from edgekit.core.digests import digest_array
 from edgekit.errors import BadInputError
 
@@ -124,3 +124,56 @@ def test_digest_covers_images_labels_and_order() -> None:
     ]
     assert digest_images(base) == digest_images(Images(pixels.copy(), labels.copy()))
     assert len({digest_images(images) for images in (base, *others)}) == 5
+
+
+def shown(rows: list[list[int]]) -> npt.NDArray[np.int64]:
+    return np.array(rows, dtype=np.int64)
+
+
+def test_an_image_may_show_several_classes_or_none() -> None:
+    labels = shown([[1, 1, 0], [0, 0, 0], [-1, -1, -1], [0, 0, 1]])
+    assert training_indices(labels, CLASSES, 0, generator(), task="multi-label").tolist() == [0, 1, 3]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.lists(st.lists(st.integers(0, 1), min_size=3, max_size=3), min_size=2, max_size=40).filter(
+        lambda found: len({tuple(row) for row in found}) > 1
+    ),
+    limit=st.integers(1, 20),
+    seed=st.integers(0, 5),
+)
+def test_of_several_classes_the_rarest_counts_when_images_are_chosen(
+    rows: list[list[int]], limit: int, seed: int
+) -> None:
+    labels = shown(rows)
+    counts = labels.sum(axis=0)
+    group = np.array(
+        [min((counts[k], k) for k in range(3) if row[k])[1] if row.any() else 3 for row in labels]
+    )  # 3: shows none
+    found = training_indices(labels, CLASSES, limit, generator(seed), task="multi-label")
+    assert len(set(found)) == len(found) == min(limit, len(labels))
+    taken = [int((group[found] == index).sum()) for index in range(4)]
+    there = [int((group == index).sum()) for index in range(4)]
+    assert all(taken[i] >= taken[j] - 1 or taken[i] == there[i] for i in range(4) for j in range(4))
+    trained, judged = held_back(labels, np.arange(len(labels)), 0.25, generator(seed))
+    assert sorted([*trained, *judged]) == list(range(len(labels)))
+    held = [int((group[judged] == index).sum()) for index in range(4)]
+    assert held == [min(max(1, round(0.25 * count)), count - 1) if count else 0 for count in there]
+
+
+@pytest.mark.parametrize(
+    ("rows", "task", "message"),
+    [
+        ([[1, 0, 0], [0, 1, 0]], "softmax", "do not fit the card"),
+        ([[1, 0], [0, 1]], "multi-label", "do not fit the card"),
+        ([[1, 0, 2], [0, 1, 0]], "multi-label", "neither shown nor not shown"),
+        ([[1, 0, -1], [0, 1, 0]], "multi-label", "neither shown nor not shown"),
+        ([[1, 0, 1], [1, 0, 1]], "multi-label", "cannot teach"),
+        ([[0, 0, 0], [0, 0, 0]], "multi-label", "cannot teach"),
+        ([[1, 0, 0], [-1, -1, -1]], "multi-label", "cannot teach"),
+    ],
+)
+def test_several_classes_that_cannot_be_trained_on_are_an_error(rows: list[list[int]], task: str, message: str) -> None:
+    with pytest.raises(BadInputError, match=message):
+        training_indices(shown(rows), CLASSES, 0, generator(), task=task)

@@ -3,82 +3,25 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import math
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 from torch import nn
+from training_runs import CARD, Images, Net, drawn_images, plan, weights_of
 
-from edgekit.compress.options import FinetuneOptions, MatchingOptions, PruneOptions
+from edgekit.compress.options import FinetuneOptions, PruneOptions
 from edgekit.compress.pruning.structured import prune
-from edgekit.compress.training.plan import EpochRecord, TrainPlan
+from edgekit.compress.training.plan import EpochRecord
 from edgekit.compress.training.schedule import learning_rate_at
 from edgekit.compress.training.steps import supervised_loss
 from edgekit.compress.training.trainer import train
 from edgekit.core.progress import NullObserver
 from edgekit.errors import BadInputError
-from edgekit.interface.card import InputSpec, ModelCard
 from edgekit.interface.preprocess import preprocess
 from edgekit.teacher.explain import explain
 from edgekit.teacher.methods.grad_cam import GRAD_CAM
-from edgekit.teacher.tap import Tap
-
-SIDE = 16
-CARD = ModelCard(InputSpec(SIDE, SIDE, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)), ("disc", "cross", "bars"))
-
-
-@dataclasses.dataclass(frozen=True)
-class Images:
-    pixels: npt.NDArray[np.uint8]
-    labels: npt.NDArray[np.int64]
-    digests: tuple[str, ...] = ()
-
-
-def drawn_images(count: int, seed: int) -> Images:
-    """A small figure somewhere on noise; which figure is the class."""
-    source = np.random.default_rng(seed)
-    figures = np.zeros((3, 5, 5), dtype=bool)
-    y, x = np.mgrid[-2:3, -2:3]
-    figures[0], figures[1], figures[2] = x**2 + y**2 <= 5, (x == 0) | (y == 0), x % 2 == 0
-    pixels = source.integers(60, 160, (count, SIDE, SIDE, 3))
-    labels = source.integers(0, 3, count)
-    for image, label in zip(pixels, labels, strict=True):
-        top, left = source.integers(0, SIDE - 5, 2)
-        image[top : top + 5, left : left + 5][figures[label]] += source.integers(40, 95)
-    return Images(pixels.astype(np.uint8), labels)
-
-
-class Net(nn.Module):
-    def __init__(self, seed: int = 0, classes: int = 3, dropout: float = 0.0) -> None:
-        super().__init__()
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            self.features = nn.Sequential(
-                nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU(inplace=True), nn.MaxPool2d(2),
-                nn.Conv2d(16, 24, 3, padding=1, bias=False), nn.BatchNorm2d(24), nn.ReLU(inplace=True),
-                nn.Conv2d(24, 24, 3, padding=1, bias=False), nn.BatchNorm2d(24), nn.ReLU(inplace=True),
-            )  # fmt: skip
-            self.dropout, self.fc = nn.Dropout(dropout), nn.Linear(24, classes)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.fc(self.dropout(self.features(x).mean(dim=(2, 3))))
-
-
-def plan(
-    loss: str = "swa", *, beta: float = 100.0, seed: int = 0, tap: str = "features", **finetune_options: Any
-) -> TrainPlan:
-    options = {"epochs": 1, "batch_size": 16, "flip": True, "shift": 1, **finetune_options}
-    return TrainPlan(
-        CARD, (Tap(tap),), FinetuneOptions(**options), MatchingOptions(loss=loss, beta=beta), seed=seed, threads=1
-    )
-
-
-def weights_of(model: nn.Module) -> bytes:
-    return b"".join(value.numpy().tobytes() for value in model.state_dict().values())
 
 
 def run(

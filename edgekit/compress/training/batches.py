@@ -14,7 +14,7 @@ from edgekit.core.canonical import JsonValue, dump_canonical
 from edgekit.core.digests import digest_array, digest_bytes
 from edgekit.errors import BadInputError
 
-__all__ = ["TrainingImages", "digest_images", "training_indices", "varied", "visiting_order"]
+__all__ = ["TrainingImages", "digest_images", "held_back", "training_indices", "varied", "visiting_order"]
 
 
 class TrainingImages(Protocol):
@@ -30,7 +30,11 @@ class TrainingImages(Protocol):
 
     @property
     def labels(self) -> npt.NDArray[np.int64]:
-        """int64 [N], class index, -1 where it is not known."""
+        """int64 [N], class index, -1 where it is not known.
+
+        For multi-label cards also int64 [N, K]: 1 for every class that an image shows, 0 for the others, which may be
+        all of them; a row of -1 where they are not known.
+        """
 
 
 def digest_images(images: TrainingImages) -> str:
@@ -40,17 +44,61 @@ def digest_images(images: TrainingImages) -> str:
 
 
 def training_indices(
-    labels: npt.NDArray[np.int64], classes: Sequence[str], limit: int, generator: torch.Generator
+    labels: npt.NDArray[np.int64],
+    classes: Sequence[str],
+    limit: int,
+    generator: torch.Generator,
+    *,
+    task: str = "softmax",
 ) -> npt.NDArray[np.int64]:
     """Indices of the images to train on, in increasing order.
 
     Images without a label are left out. With a `limit` above 0, classes take turns in giving a random image each, so
-    that no class is cut before the larger ones.
+    that no class is cut before the larger ones. Of an image that shows several classes the rarest counts; images that
+    show none are a class of their own.
 
     Raises:
-        BadInputError: A label is no class of the card, or the labelled images are of fewer than two classes.
+        BadInputError: A label is no class of the card, images of several classes are given for a card with one each,
+            or the labelled images do not tell two classes apart.
     """
     labels = np.asarray(labels)
+    if labels.ndim == 2:
+        _check_shown(labels, classes, task)
+    else:
+        _check_single(labels, classes)
+    groups = _groups(labels)
+    members = [_shuffled(group, generator) for group in groups]
+    count = sum(len(group) for group in groups)
+    if limit and limit < count:
+        turns = [(turn, order) for order, found in enumerate(members) for turn in range(len(found))]
+        members = [np.array([members[order][turn] for turn, order in sorted(turns)[:limit]])]
+    indices: npt.NDArray[np.int64] = np.sort(np.concatenate(members)).astype(np.int64)
+    return indices
+
+
+def held_back(
+    labels: npt.NDArray[np.int64], indices: npt.NDArray[np.int64], share: float, generator: torch.Generator
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Split `indices` into those to train on and those to judge by, both in increasing order.
+
+    Every class gives the same share of its images, rounded, but at least one and never its last; a class of one image
+    gives none.
+
+    Args:
+        labels: Of all images, as `TrainingImages.labels`.
+        indices: The labelled images to split.
+        share: Above 0 and below 1.
+        generator: Draws which.
+    """
+    aside = []
+    for group in _groups(np.asarray(labels)[indices]):
+        count = min(max(1, round(share * len(group))), len(group) - 1)
+        aside.append(indices[_shuffled(group, generator)[:count]])
+    judged: npt.NDArray[np.int64] = np.sort(np.concatenate(aside))
+    return np.setdiff1d(indices, judged), judged
+
+
+def _check_single(labels: npt.NDArray[np.int64], classes: Sequence[str]) -> None:
     if labels.max(initial=-1) >= len(classes) or labels.min(initial=-1) < -1:
         raise BadInputError(
             "A training image has a label that is no class of the card.",
@@ -66,13 +114,44 @@ def training_indices(
             found=f"{int((labels >= 0).sum())} labelled images, of {found}",
             hint="give images of every class, or leave the training data out to keep the teacher's weights",
         )
-    members = [_shuffled(np.flatnonzero(labels == index), generator) for index in present]
-    count = int((labels >= 0).sum())
-    if limit and limit < count:
-        turns = [(turn, order) for order, found in enumerate(members) for turn in range(len(found))]
-        members = [np.array([members[order][turn] for turn, order in sorted(turns)[:limit]])]
-    indices: npt.NDArray[np.int64] = np.sort(np.concatenate(members)).astype(np.int64)
-    return indices
+
+
+def _check_shown(labels: npt.NDArray[np.int64], classes: Sequence[str], task: str) -> None:
+    if task != "multi-label" or labels.shape[1] != len(classes):
+        raise BadInputError(
+            "The training images' labels do not fit the card.",
+            expected=f"[N, {len(classes)}] zeros and ones" if task == "multi-label" else "one class an image, [N]",
+            found=f"{list(labels.shape)} for a {task} card of {len(classes)} classes",
+        )
+    unknown = (labels == -1).all(axis=1)
+    wrong = ~unknown & ~np.isin(labels, (0, 1)).all(axis=1)
+    if wrong.any():
+        first = int(np.flatnonzero(wrong)[0])
+        raise BadInputError(
+            "A training image has labels that are neither shown nor not shown.",
+            where=f"image {first}",
+            expected="0 or 1 for every class, or -1 for all of them where they are not known",
+            found=", ".join(map(str, np.unique(labels[first]))),
+        )
+    known = labels[~unknown]
+    if not ((known == 1).any(axis=0) & (known == 0).any(axis=0)).any():
+        raise BadInputError(
+            "The training images cannot teach a classifier.",
+            expected="a class that some labelled images show and others do not",
+            found=f"{len(known)} labelled images, all alike",
+            hint="give other images too, or leave the training data out to keep the teacher's weights",
+        )
+
+
+def _groups(labels: npt.NDArray[np.int64]) -> list[npt.NDArray[np.intp]]:
+    """Positions of the labelled images by class, in increasing order and none empty; see `training_indices`."""
+    if labels.ndim == 2:
+        known, none = (labels >= 0).all(axis=1), labels.shape[1]
+        shown = labels == 1
+        counts = shown.sum(axis=0)
+        rarest = np.where(shown, counts, len(labels) + 1).argmin(axis=1)
+        labels = np.where(known, np.where(shown.any(axis=1), rarest, none), -1)
+    return [np.flatnonzero(labels == index) for index in np.unique(labels) if index >= 0]
 
 
 def _shuffled(indices: npt.NDArray[np.intp], generator: torch.Generator) -> npt.NDArray[np.intp]:

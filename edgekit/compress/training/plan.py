@@ -20,7 +20,11 @@ class Constraint(Protocol):
     """Something that holds of the student's weights whatever the optimiser does, such as a mask."""
 
     def apply(self, student: nn.Module) -> None:
-        """Restore it, in place and without a graph; called before the first step and after every one."""
+        """Restore it, in place and without a graph; called before the first step and after every one.
+
+        It depends on nothing but the constraint itself and the student's weights: a run that goes on from a checkpoint
+        has the weights of the run that was killed, and constraints as they were at its start.
+        """
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ class TrainPlan:
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """Means over the images of one epoch, in training mode.
+    """Means over the images of one epoch, in training mode, and what was then measured on the images held back.
 
     Attributes:
         epoch: From 1.
@@ -85,6 +89,9 @@ class EpochRecord:
         accuracy: Share of images answered with their label.
         teacher_zero: Images whose teacher map is zero.
         student_zero: Images whose student map alone is zero.
+        agreement: With `patience`: agreement of maps and answers on the images held back, -1 to 1, of the weights as
+            they would be deployed; see `edgekit.compress.training.monitor`. The student ends with the weights of the
+            first epoch in which it is highest. None where it was not measured.
     """
 
     epoch: int
@@ -98,6 +105,7 @@ class EpochRecord:
     accuracy: float
     teacher_zero: int
     student_zero: int
+    agreement: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form."""

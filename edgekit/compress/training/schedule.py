@@ -17,6 +17,7 @@ def learning_rate_at(options: FinetuneOptions, step: int, steps: int) -> float:
     if options.schedule == "constant":
         return options.learning_rate
     if options.schedule == "step":
-        passed = sum(step >= at * steps for at in options.step_at)
+        # A share such as 0.55 of 20 steps comes out a little above 11.
+        passed = sum(step >= at * steps - 1e-9 * steps for at in options.step_at)
         return options.learning_rate * options.step_factor**passed
     return options.learning_rate * 0.5 * (1 + math.cos(math.pi * step / steps))

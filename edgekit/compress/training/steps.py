@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -15,10 +14,11 @@ from edgekit.compress.distillation.losses import distillation_loss, form_for
 from edgekit.compress.matching.distance import REFERENCE_CELLS
 from edgekit.compress.matching.protocol import MatchingLoss, MatchingTerm
 from edgekit.compress.matching.registry import MATCHING
-from edgekit.compress.training.checks import diverged
+from edgekit.compress.training.checks import check_teacher, dead_tap, diverged
+from edgekit.compress.training.mixed_precision import half_forward, in_float32_at
 from edgekit.compress.training.plan import EpochRecord, TrainPlan
-from edgekit.errors import BadInputError
-from edgekit.teacher.tap import Tap, Tapped, find_module, forward_with_taps
+from edgekit.compress.training.tap_graph import graph_from
+from edgekit.teacher.tap import Tap, Tapped, forward_with_taps
 
 __all__ = ["Loss", "Step", "summed", "supervised_loss"]
 
@@ -36,6 +36,14 @@ class Step:
     teacher_zero: int
     student_zero: int
 
+    def check(self, where: str) -> None:
+        """Raise `BadInputError` with all parts where the loss is not finite."""
+        if not math.isfinite(self.loss):
+            parts = (
+                f"supervised {self.supervised:g}, distillation {self.distillation:g}, matching {self.term:g} times beta"
+            )
+            raise diverged(where, f"loss {self.loss}: {parts}")
+
 
 def supervised_loss(logits: torch.Tensor, labels: torch.Tensor, task: str) -> torch.Tensor:
     """Cross-entropy of logits [N, K] and labels int64 [N], or for "multi-label" the mean of K binary ones.
@@ -49,10 +57,15 @@ def supervised_loss(logits: torch.Tensor, labels: torch.Tensor, task: str) -> to
 
 
 class Loss:
-    """`(1 - w) supervised + w distillation + beta matching` of a student, as a plan has it."""
+    """`(1 - w) supervised + w distillation + beta matching` of a student, as a plan has it.
 
-    def __init__(self, teacher: nn.Module, plan: TrainPlan, generator: torch.Generator) -> None:
-        self._teacher, self._plan, self._generator = teacher, plan, generator
+    With a half type both forward passes run in it; every term is computed in float32 from float32 logits and maps.
+    """
+
+    def __init__(
+        self, teacher: nn.Module, plan: TrainPlan, generator: torch.Generator, half: torch.dtype | None = None
+    ) -> None:
+        self._teacher, self._plan, self._generator, self._half = teacher, plan, generator, half
         name = plan.matching.loss if plan.matching.beta > 0 else "none"
         self._matching: MatchingLoss = MATCHING.load(name)(plan.matching)
         self._distilled = plan.distil.weight > 0
@@ -68,25 +81,39 @@ class Loss:
         return self._matching.needs_teacher
 
     def __call__(
-        self, student: nn.Module, x: torch.Tensor, labels: torch.Tensor, where: str
+        self,
+        student: nn.Module,
+        x: torch.Tensor,
+        labels: torch.Tensor,
+        where: str,
+        taps: tuple[Tap, ...] | None = None,
     ) -> tuple[torch.Tensor, Step]:
-        """The loss of one prepared batch x [N, 3, H, W], with a graph, and its parts.
+        """The loss of one prepared batch x [N, 3, H, W], with a graph, and its parts, which may not be finite.
+
+        Args:
+            student: In training mode.
+            x: Prepared images.
+            labels: int64 [N] or [N, K].
+            where: Epoch and step, for errors.
+            taps: The student's, where it is wrapped and they have other names than in the plan.
 
         Raises:
-            BadInputError: The teacher's answers or the loss are not finite, or the maps cannot be compared.
+            BadInputError: The teacher's answers are not finite, or the maps cannot be compared.
         """
         plan = self._plan
-        taps = plan.matched_in_student if self.matches else ()
-        seen = forward_with_taps(student, taps, x)
+        seen = self._seen(student, (plan.matched_in_student if taps is None else taps) if self.matches else (), x)
         teacher = self._asked_teacher(x, where) if self.asks_teacher else None
         term = self._matching(teacher or seen, seen, self._generator)
         supervised = supervised_loss(seen.logits, labels, plan.card.task)
         distillation = self._distillation(seen, teacher)
         share = plan.distil.weight
         loss = (1 - share) * supervised + share * distillation + plan.matching.beta * term.value
-        if not torch.isfinite(loss):
-            raise diverged(where, f"loss {float(loss.detach())}")
         return loss, _step(loss, supervised, distillation, term, seen.logits, labels)
+
+    def _seen(self, model: nn.Module, taps: tuple[Tap, ...], x: torch.Tensor) -> Tapped:
+        with in_float32_at(model, taps, self._half), half_forward(self._half, x.device):
+            seen = forward_with_taps(model, taps, x)
+        return replace(seen, logits=seen.logits.float()) if self._half is not None else seen
 
     def _distillation(self, seen: Tapped, teacher: Tapped | None) -> torch.Tensor:
         if teacher is None or not self._distilled:
@@ -98,29 +125,10 @@ class Loss:
 
     def _asked_teacher(self, x: torch.Tensor, where: str) -> Tapped:
         taps = self._plan.taps if self.matches else ()
-        with _graph_from(self._teacher, taps, begin=self._matching.needs_sensitivity):
-            seen = forward_with_taps(self._teacher, taps, x)
-        if not torch.isfinite(seen.logits).all():
-            raise BadInputError(
-                "The teacher's answers are not finite.", where=where, hint="check the teacher and the card's input"
-            )
+        with graph_from(self._teacher, taps, begin=self._matching.needs_sensitivity):
+            seen = self._seen(self._teacher, taps, x)
+        check_teacher(seen.logits, where)
         return seen
-
-
-@contextmanager
-def _graph_from(model: nn.Module, taps: Sequence[Tap], *, begin: bool) -> Iterator[None]:
-    """Let a network without gradients have a graph from each tap on and none before it, where all the work is."""
-
-    def hook(_module: nn.Module, _inputs: object, output: torch.Tensor) -> torch.Tensor:
-        # A clone, since what follows the tap may work in place, which a leaf does not allow. An output that has a
-        # graph lies behind another tap, whose gradient goes through it.
-        return output if output.requires_grad else output.detach().requires_grad_(begin).clone()
-
-    with ExitStack() as hooks:
-        for tap in taps:
-            handle = find_module(model, tap.name).register_forward_hook(hook)
-            hooks.callback(handle.remove)
-        yield
 
 
 def _step(
@@ -154,11 +162,7 @@ def summed(plan: TrainPlan, epoch: int, rate: float, steps: Sequence[Step], *, m
     images = sum(step.images for step in steps)
     teacher_zero = sum(step.teacher_zero for step in steps)
     if matches and teacher_zero == images:
-        raise BadInputError(
-            "The tap is dead: the teacher's map is zero on every training image.",
-            where=", ".join(tap.name for tap in plan.taps),
-            hint="choose another tap with --tap, or set compress.matching.loss to none",
-        )
+        raise dead_tap(plan.taps, "training")
 
     def mean(field: str) -> float:
         return math.fsum(getattr(step, field) * step.images for step in steps) / images

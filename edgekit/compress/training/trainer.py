@@ -7,25 +7,27 @@ training mode, and where one of them lies between tap and answer its sensitivity
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
 
-import numpy.typing as npt
 import torch
 from torch import nn
 
-from edgekit.compress.training.batches import TrainingImages, training_indices, varied, visiting_order
-from edgekit.compress.training.checks import check_separate, diverged
+from edgekit.compress.training.batches import TrainingImages, held_back, training_indices
+from edgekit.compress.training.checkpoint import Checkpoints
+from edgekit.compress.training.checks import check_alike, check_enough, check_separate, check_statistics
+from edgekit.compress.training.course import Course
+from edgekit.compress.training.distributed import Processes, joined
+from edgekit.compress.training.feed import Feed
+from edgekit.compress.training.identity import identity_of
+from edgekit.compress.training.learner import Learner
+from edgekit.compress.training.mixed_precision import half_type
+from edgekit.compress.training.monitor import Monitor
 from edgekit.compress.training.plan import EpochRecord, TrainPlan
 from edgekit.compress.training.reproducible import channels_last, evaluating, reproducible
-from edgekit.compress.training.schedule import learning_rate_at
-from edgekit.compress.training.steps import Loss, Step, summed
+from edgekit.compress.training.steps import Loss
 from edgekit.core.progress import NULL_OBSERVER, Observer
-from edgekit.errors import BadInputError
-from edgekit.interface.preprocess import preprocess
 
 __all__ = ["train"]
-
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 
 def train(
@@ -34,16 +36,24 @@ def train(
     images: TrainingImages,
     plan: TrainPlan,
     observer: Observer = NULL_OBSERVER,
+    *,
+    workplace: Path | None = None,
 ) -> tuple[EpochRecord, ...]:
     """Train `student` in place; it is left in evaluation mode without parameter gradients.
+
+    Among several processes (`torchrun`, or a process group that the caller joined) each calls this with the same
+    arguments and has the same student and records afterwards; see `edgekit.compress.training.distributed`.
 
     Args:
         student: The network to train.
         teacher: The network whose maps are held and whose answers are learned; not changed, and of no consequence
-            without matching and distillation.
+            without matching, distillation and `patience`.
         images: Labelled images at the card's input size; those without a label are left out.
         plan: How.
         observer: Told after every step, with the parts of the loss.
+        workplace: A folder for this run alone. The log of its steps stays there; a checkpoint is there from the end
+            of the first epoch until training ends. Killed and called again with the same arguments, the run goes on
+            and ends in the same bytes and records. None for neither.
 
     Returns:
         One record an epoch. The same on the same machine with the same seed and threads, whatever the process did
@@ -51,133 +61,53 @@ def train(
 
     Raises:
         BadInputError: The networks share weights or answer for other classes than the card's, their maps differ in
-            size, the teacher's maps are all zero, the images cannot be trained on, or the loss is not finite.
+            size, the teacher's maps are all zero, the images cannot be trained on, the precision or batch statistics
+            cannot be had here, the workplace cannot be written to, or the loss is not finite.
+        UnavailableError: The log needs a package that is not installed, or the disk is full.
     """
     check_separate(student, teacher)
-    with reproducible(plan.seed, plan.threads) as generator, evaluating(teacher), channels_last(student, teacher):
-        indices = training_indices(images.labels, plan.card.classes, plan.finetune.max_images, generator)
-        run = _Run(student, teacher, images, plan, generator)
-        run.check_answers(indices[:2])
-        try:
-            run.begin()
-            return tuple(run.epoch(epoch, indices, observer) for epoch in range(1, plan.finetune.epochs + 1))
-        finally:
-            student.eval().requires_grad_(False)
+    device = next(student.parameters()).device
+    half_type(plan.finetune.mixed_precision, device)
+    with joined(device) as processes:
+        check_statistics(student, plan.finetune, processes.size)
+        with (
+            reproducible(plan.seed, plan.threads, device, processes.rank) as generator,
+            evaluating(teacher),
+            channels_last(student, teacher),
+        ):
+            try:
+                course = _planned(student, teacher, images, plan, generator, processes)
+                checkpoints = None
+                if workplace is not None:
+                    identity = identity_of(student, teacher, images, plan, processes.size)
+                    checkpoints = Checkpoints(workplace, identity)
+                return course.run(workplace, checkpoints, observer if processes.first else NULL_OBSERVER)
+            finally:
+                student.eval().requires_grad_(False)
 
 
-class _Run:
-    """One training run: what stays the same over its steps."""
-
-    def __init__(
-        self,
-        student: nn.Module,
-        teacher: nn.Module,
-        images: TrainingImages,
-        plan: TrainPlan,
-        generator: torch.Generator,
-    ) -> None:
-        self._student, self._teacher = student, teacher
-        self._plan, self._generator = plan, generator
-        # Looked up once: a set may decode or gather them whenever it is asked.
-        self._pixels, self._labels = images.pixels, images.labels
-        self._loss = Loss(teacher, plan, generator)
-        self._device = next(student.parameters()).device
-        self._optimiser = _optimiser(student, plan)
-        self._done = 0
-
-    def check_answers(self, indices: npt.NDArray[Any]) -> None:
-        """Raise unless both networks answer for the card's classes."""
-        wanted = (len(indices), len(self._plan.card.classes))
-        networks = {"student": self._student}
-        if self._loss.asks_teacher:
-            networks["teacher"] = self._teacher
-        for name, model in networks.items():
-            with evaluating(model), torch.no_grad():
-                found = tuple(model(self._prepared(indices, vary=False)).shape)
-            if found != wanted:
-                raise BadInputError(
-                    f"The {name} does not answer for the card's classes.",
-                    expected=f"logits {list(wanted)} for {wanted[1]} classes",
-                    found=f"logits {list(found)}",
-                )
-
-    def begin(self) -> None:
-        """Make the student ready for its first step."""
-        self._student.train().requires_grad_(True)
-        if self._plan.finetune.batch_norm == "running":
-            for module in self._student.modules():
-                if isinstance(module, _NORMS):
-                    module.eval()
-        self._constrain()
-
-    def epoch(self, number: int, indices: npt.NDArray[Any], observer: Observer) -> EpochRecord:
-        """One pass over the images."""
-        options = self._plan.finetune
-        batches = list(visiting_order(indices, options.batch_size, self._generator))
-        total = len(batches) * options.epochs
-        first_rate = learning_rate_at(options, self._done, total)
-        steps: list[Step] = []
-        for position, batch in enumerate(batches, start=1):
-            rate = learning_rate_at(options, self._done, total)
-            for group in self._optimiser.param_groups:
-                group["lr"] = rate / options.learning_rate * group["full_rate"]
-            step = self._step(batch, where=f"epoch {number} of {options.epochs}, step {position} of {len(batches)}")
-            steps.append(step)
-            self._done += 1
-            observer.advanced(self._plan.name, self._done, total, self._described(number, step, rate))
-        self._check_weights(number)
-        return summed(self._plan, number, first_rate, steps, matches=self._loss.matches)
-
-    def _step(self, batch: npt.NDArray[Any], where: str) -> Step:
-        x = self._prepared(batch, vary=True)
-        labels = torch.from_numpy(self._labels[batch]).to(self._device)
-        loss, step = self._loss(self._student, x, labels, where)
-        self._optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self._optimiser.step()
-        self._constrain()
-        return step
-
-    def _constrain(self) -> None:
-        with torch.no_grad():
-            for constraint in self._plan.constraints:
-                constraint.apply(self._student)
-
-    def _prepared(self, indices: npt.NDArray[Any], *, vary: bool) -> torch.Tensor:
-        pixels = self._pixels[indices]
-        if vary:
-            pixels = varied(pixels, self._plan.finetune, self._generator)
-        return torch.from_numpy(preprocess(pixels, self._plan.card.input)).to(self._device)
-
-    def _described(self, epoch: int, step: Step, rate: float) -> str:
-        parts = [f"{(1 - self._plan.distil.weight) * step.supervised:.4f} supervised"]
-        if self._plan.distil.weight > 0:
-            parts.append(f"{self._plan.distil.weight * step.distillation:.4f} distillation")
-        if self._loss.matches:
-            parts.append(f"{self._plan.matching.beta * step.term:.4f} matching")
-        total = f" = {' + '.join(parts)}" if len(parts) > 1 else ""
-        return f"epoch {epoch}/{self._plan.finetune.epochs}, loss {step.loss:.4f}{total}, rate {rate:.2g}"
-
-    def _check_weights(self, epoch: int) -> None:
-        """A step can break weights after its loss was still finite; batch normalisation's statistics likewise."""
-        for name, tensor in self._student.state_dict().items():
-            if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-                raise diverged(f"end of epoch {epoch} of {self._plan.finetune.epochs}", f"{name} is not finite")
-
-
-def _optimiser(student: nn.Module, plan: TrainPlan) -> torch.optim.Optimizer:
-    """SGD with a group for every combination of learning rate and weight decay."""
-    options = plan.finetune
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in student.named_parameters():
-        rate = plan.learning_rates.get(name, options.learning_rate)
-        decay = 0.0 if name in plan.undecayed else options.weight_decay
-        groups.setdefault((rate, decay), []).append(parameter)
-    return torch.optim.SGD(
-        [
-            {"params": parameters, "lr": rate, "full_rate": rate, "weight_decay": decay}
-            for (rate, decay), parameters in groups.items()
-        ],
-        lr=options.learning_rate,
-        momentum=options.momentum,
-    )
+def _planned(
+    student: nn.Module,
+    teacher: nn.Module,
+    images: TrainingImages,
+    plan: TrainPlan,
+    generator: torch.Generator,
+    processes: Processes,
+) -> Course:
+    """The course from its beginning, once everything that could stand in its way is checked."""
+    options, card = plan.finetune, plan.card
+    feed = Feed(images, card.input, options, next(student.parameters()).device)
+    half = half_type(options.mixed_precision, feed.device)
+    loss = Loss(teacher, plan, generator, half)
+    indices = training_indices(images.labels, card.classes, options.max_images, generator, task=card.task)
+    judged = None
+    if options.patience:
+        indices, judged = held_back(images.labels, indices, options.held_back, generator)
+    check_enough(len(indices), None if judged is None else len(judged))
+    compared = loss.matches or judged is not None
+    asked = teacher if loss.asks_teacher or compared else None
+    check_alike(student, asked, feed.plain(indices[:2]), plan, maps=compared)
+    monitor = None if judged is None else Monitor(teacher, feed, judged, plan)
+    learner = Learner(student, loss, feed, plan, processes)
+    learner.wrap(indices[:2])
+    return Course(plan, learner, indices, generator, feed.device, processes, loss.matches, monitor)
