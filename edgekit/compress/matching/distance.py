@@ -14,8 +14,8 @@ released code's own term at h x w is `49 / (h w)` of ours, so its beta at anothe
 Maps that are zero (norm at most `EPSILON`):
     The teacher's is: there is nothing to match, and the map adds nothing. N still counts it. The released code adds the
         constant 1 / 49 for it, which has no gradient, so the gradients are the same.
-    The student's alone is: the map adds half of the largest distance (1 / 49, or 1) and no gradient, as in the released
-        code; a student whose evidence is all negative cannot be pulled back by its map, only by its answers.
+    The student's alone is: the map adds a constant, 1 / 49 as in the released code, or 1 with `cosine` as in e2KD, and
+        no gradient; a student whose evidence is all negative cannot be pulled back by its map, only by its answers.
 """
 
 from __future__ import annotations

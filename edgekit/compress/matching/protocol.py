@@ -17,7 +17,8 @@ class MatchingTerm:
     """The matching loss of one batch.
 
     Attributes:
-        value: Scalar, 0 to 2/49 for maps that are not negative, before beta; differentiable in the student.
+        value: Scalar of float32 or better, 0 to 2/49 (1 with the distance `cosine`) since no map is negative, before
+            beta; differentiable in the student.
         teacher_zero: Samples without any teacher map that is not zero, which had nothing to match.
         student_zero: Samples that had something to match, all of whose student maps are zero: they got no gradient.
     """
@@ -44,7 +45,8 @@ class MatchingLoss(Protocol):
 
         Args:
             teacher: Logits [N, K] and an activation [N, C, h, w] a tap, in evaluation mode.
-            student: Logits [N, K] and as many activations [N, C', h, w] of the same images.
+            student: Logits [N, K] and as many activations [N, C', h, w] of the same images; where `needs_sensitivity`,
+                made with `forward_with_taps(..., beyond=differentiable_twice)`.
             generator: Source of the loss's randomness, if it has any.
 
         Raises:
