@@ -127,6 +127,11 @@ class _Graph:
         self._graph = graph
         self._modules = dict(model.named_modules())
         self._names = {module: name for name, module in self._modules.items()}
+        users: dict[nn.Parameter, list[str]] = {}
+        for name, module in self._modules.items():
+            for parameter in module.parameters(recurse=False):
+                users.setdefault(parameter, []).append(name)
+        self._tied = {name: names for names in users.values() if len(names) > 1 for name in names}
 
     def group(self, raw: Any) -> ChannelGroup:
         size = len(raw[0].idxs)
@@ -179,6 +184,9 @@ class _Graph:
                 return f"{type(module).__name__} {self._names[module]!r} goes with its channels"
         for link in links:
             module = self._modules[link.layer]
+            if link.layer in self._tied:
+                # Cut one after the other they would part, and be trained apart.
+                return " and ".join(map(repr, self._tied[link.layer])) + " share a weight"
             if link.side == "both" and module.in_channels != module.out_channels:
                 return f"{link.layer!r} makes several channels from each of its own"
             if link.splits > 1 and not (link.indices == link.roots == tuple(range(size))):

@@ -1,17 +1,15 @@
-"""Structured l1 channel pruning (Li et al., "Pruning Filters for Efficient ConvNets", ICLR 2017).
+"""Structured channel pruning, as in Li et al., "Pruning Filters for Efficient ConvNets", ICLR 2017.
 
-The channels whose filters have the smallest l1 norm go, the same share in every group of coupled channels. What goes
-with them is asked of the dependency graph; what is left is recorded as a surgery, and no surgery is used before it was
-seen to be the removal of those channels and nothing else.
+The channels of least importance go, by default those whose filters have the smallest l1 norm, the same share in every
+group of coupled channels. What goes with them is asked of the dependency graph; what is left is recorded as a surgery,
+and no surgery is used before it was seen to be the removal of those channels and nothing else.
 """
 
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -19,14 +17,15 @@ from torch import nn
 
 from edgekit.compress.cost import Cost, measure_cost
 from edgekit.compress.options import PruneOptions
-from edgekit.compress.pruning.dependency import ChannelGroup, find_groups
+from edgekit.compress.pruning.choice import channels_kept, misunderstood, nothing_to_prune, prunable_groups
+from edgekit.compress.pruning.dependency import ChannelGroup
 from edgekit.compress.pruning.equivalence import is_pure_removal
+from edgekit.compress.pruning.evidence import PruneEvidence
+from edgekit.compress.pruning.importance import IMPORTANCE_SCORES
 from edgekit.errors import BadInputError
 from edgekit.teacher.surgery import LayerCut, Surgery, apply_surgery, channel_counts
 
-__all__ = ["PruneReport", "Pruned", "filter_norms", "l1_importance", "prune"]
-
-_SHOWN = 6
+__all__ = ["PruneReport", "Pruned", "prune"]
 
 
 @dataclass(frozen=True)
@@ -70,37 +69,47 @@ class Pruned:
     report: PruneReport
 
 
-def prune(model: nn.Module, options: PruneOptions, shape: tuple[int, int, int]) -> Pruned:
+def prune(
+    model: nn.Module,
+    options: PruneOptions,
+    shape: tuple[int, int, int],
+    *,
+    evidence: PruneEvidence | None = None,
+    kept: Mapping[str, int] | None = None,
+) -> Pruned:
     """Remove `options.rate` of the channels of every prunable group.
 
     Of C channels, `int(C * (1 - rate))` are kept, at least one, rounded up to a multiple of `round_to`.
 
     Args:
         model: In evaluation mode; it is not changed.
-        options: Rate, scope, rounding and layers to leave alone.
+        options: Rate, scope, rounding, layers to leave alone, and the measure of importance.
         shape: Channels, height and width of the input.
+        evidence: What the measures "taylor" and "random" need.
+        kept: How many channels each group keeps, by its root, instead of the rate: a round of several, of which an
+            early one may have nothing to remove. Groups that are not named are left alone.
 
     Raises:
-        BadInputError: The dependencies cannot be traced, a pattern matches no layer, nothing can be removed, or
-            the removal would change more than the removed channels (then the message says which layers to ignore).
+        BadInputError: The dependencies cannot be traced, a pattern matches no layer, nothing can be removed, the
+            measure has nothing to measure or lacks its evidence, or the removal would change more than the removed
+            channels (then the message says which layers to ignore).
     """
     surgery = Surgery({})
-    untouched: dict[str, str] = {}
+    untouched: Mapping[str, str] = {}
     if options.rate > 0:
-        groups = find_groups(model, shape)
-        untouched = _untouched(model, groups, options)
-        chosen = {group.root: group for group in groups if group.root not in untouched}
-        gone = {root: _weakest(model, group, options) for root, group in chosen.items()}
-        surgery = _surgery(model, [(chosen[root], indices) for root, indices in gone.items() if indices])
-        if not surgery.layers:
-            raise _nothing_to_prune(options, untouched)
-        if not is_pure_removal(model, surgery, shape):
+        chosen, untouched = prunable_groups(model, options, shape)
+        counts = channels_kept(chosen, options.rate, options.round_to) if kept is None else kept
+        gone = _weakest(model, chosen, counts, options, evidence)
+        surgery = _surgery(model, [(chosen[root], indices) for root, indices in gone.items()])
+        if kept is None and not gone:
+            raise nothing_to_prune(options, untouched)
+        if gone and not is_pure_removal(model, surgery, shape):
             wrong = [
                 root
                 for root, indices in gone.items()
-                if indices and not is_pure_removal(model, _surgery(model, [(chosen[root], indices)]), shape)
+                if not is_pure_removal(model, _surgery(model, [(chosen[root], indices)]), shape)
             ]
-            raise _misunderstood(wrong or list(chosen), options)
+            raise misunderstood(wrong or list(gone), options)
     student = copy.deepcopy(model)
     apply_surgery(student, surgery)
     report = PruneReport(
@@ -112,108 +121,39 @@ def prune(model: nn.Module, options: PruneOptions, shape: tuple[int, int, int]) 
     return Pruned(student, surgery, report)
 
 
-def _untouched(model: nn.Module, groups: Sequence[ChannelGroup], options: PruneOptions) -> dict[str, str]:
-    """Root layers of the groups that are left alone, with the reason.
-
-    Raises:
-        BadInputError: A pattern matches no layer, or a group that would have to be pruned was misunderstood.
-    """
-    names = [name for name, _ in model.named_modules() if name]
-    idle = [pattern for pattern in options.ignore if not any(fnmatchcase(name, pattern) for name in names)]
-    if idle:
-        raise BadInputError(
-            "A pattern of layers to ignore matches none.",
-            where="compress.prune.ignore",
-            expected="names such as " + ", ".join(names[:_SHOWN]),
-            found=", ".join(idle),
-        )
-    reasons: dict[str, str] = {}
-    misfits: list[str] = []
-    for group in groups:
-        outputs = [link.layer for link in group.links if link.side != "in"]
-        ignored = [name for name in outputs if any(fnmatchcase(name, pattern) for pattern in options.ignore)]
-        if group.obstacle is not None:
-            reasons[group.root] = group.obstacle
-        elif ignored:
-            reasons[group.root] = f"{ignored[0]!r} is to be ignored"
-        elif group.coupled and options.scope == "inner":
-            reasons[group.root] = "an addition couples its channels with other layers, and the scope is inner"
-        elif group.misfit:
-            misfits.append(group.root)
-    if misfits:
-        raise _misunderstood(misfits, options)
-    return reasons
+def _weakest(
+    model: nn.Module,
+    groups: Mapping[str, ChannelGroup],
+    kept: Mapping[str, int],
+    options: PruneOptions,
+    evidence: PruneEvidence | None,
+) -> dict[str, list[int]]:
+    """The channels to remove from each group that loses any. Equal parts of one lose the same positions."""
+    measure = IMPORTANCE_SCORES.load(options.importance)
+    losing = {root: group for root, group in groups.items() if kept.get(root, group.size) < group.size}
+    measured = {root: measure(model, group, evidence) for root, group in losing.items()}
+    gone: dict[str, list[int]] = {}
+    for root, scores in measured.items():
+        if scores is None:
+            raise _unmeasured([name for name, found in measured.items() if found is None], options)
+        parts = losing[root].splits
+        each = losing[root].size // parts
+        order = torch.argsort(scores.reshape(parts, each).mean(dim=0), stable=True)
+        weakest = order[: each - kept[root] // parts].tolist()
+        gone[root] = sorted(part * each + index for part in range(parts) for index in weakest)
+    return gone
 
 
-def _misunderstood(roots: Sequence[str], options: PruneOptions) -> BadInputError:
-    ignore = "add " + ", ".join(repr(root) for root in roots[:_SHOWN]) + " to compress.prune.ignore"
-    hint = f"set compress.prune.scope to inner, or {ignore}" if options.scope == "all" else ignore
+def _unmeasured(roots: Sequence[str], options: PruneOptions) -> BadInputError:
+    subject = "batch normalisation with weights behind" if options.importance == "bn-scale" else "learned layer making"
     return BadInputError(
-        "Some channels of the network cannot be removed without changing what the others compute.",
-        where=", ".join(roots[:_SHOWN]) + (f" and {len(roots) - _SHOWN} more" if len(roots) > _SHOWN else ""),
-        expected="a network that answers as if the removed channels were silent",
-        found="channels that are shifted, padded or rearranged between layers in a way that cannot be followed",
-        hint=hint,
+        f"The importance {options.importance!r} cannot be measured for every layer that is to be pruned.",
+        where=", ".join(roots),
+        expected=f"a {subject} all of its channels",
+        found="none",
+        hint="add " + ", ".join(repr(root) for root in roots) + " to compress.prune.ignore, "
+        "or choose another compress.prune.importance",
     )
-
-
-def _nothing_to_prune(options: PruneOptions, untouched: Mapping[str, str]) -> BadInputError:
-    reasons = [f"{root}: {reason}" for root, reason in untouched.items()]
-    return BadInputError(
-        "No channel of the network can be removed.",
-        expected=f"groups of channels of which a share of {options.rate} and a multiple of {options.round_to} can go",
-        found="; ".join(reasons[:_SHOWN]) or "groups too small for this rate and rounding",
-        hint="set compress.prune.rate to 0, or change compress.prune.scope, round_to or ignore",
-    )
-
-
-def filter_norms(module: nn.Module) -> torch.Tensor:
-    """The l1 norm of the filter behind every output channel of a convolution or linear layer, float [out]."""
-    weight = _weight(module).detach().abs()
-    if isinstance(module, nn.ConvTranspose2d):
-        # Stored as [in, out / groups, ...]: the filter of an output channel is a column of its group.
-        grouped = weight.reshape(module.groups, module.in_channels // module.groups, weight.shape[1], -1)
-        return grouped.sum(dim=(1, 3)).flatten()
-    return weight.flatten(1).sum(dim=1)
-
-
-def _weight(module: nn.Module) -> torch.Tensor:
-    weight = module.weight
-    assert isinstance(weight, torch.Tensor)
-    return weight
-
-
-def l1_importance(model: nn.Module, group: ChannelGroup) -> torch.Tensor:
-    """Importance of every channel of a group's root, float64 [size].
-
-    With one producing layer, the l1 norm of its filters (up to a scale); with several, the mean of their norms, each
-    divided by the layer's mean so that no layer decides because its weights are larger. A fixed weight, such as a
-    shortcut's placement of channels, was never learned and ranks nothing while others do.
-    """
-    total = torch.zeros(group.size, dtype=torch.float64)
-    count = torch.zeros(group.size, dtype=torch.float64)
-    makers = [link for link in group.links if link.produces]
-    learned = [link for link in makers if isinstance(_weight(model.get_submodule(link.layer)), nn.Parameter)]
-    for link in learned or makers:
-        norms = filter_norms(model.get_submodule(link.layer)).double().cpu()
-        norms = norms / norms.mean().clamp_min(torch.finfo(torch.float64).tiny)
-        roots = torch.tensor(link.roots)
-        total.index_add_(0, roots, norms[list(link.indices)])
-        count.index_add_(0, roots, torch.ones(len(roots), dtype=torch.float64))
-    return total / count.clamp_min(1)
-
-
-def _weakest(model: nn.Module, group: ChannelGroup, options: PruneOptions) -> list[int]:
-    """The root's channels to remove. Equal parts of a grouped convolution lose the same positions."""
-    parts = group.splits
-    each = group.size // parts
-    # Rounding must not cost a channel: 10 * (1 - 0.9) is a little under 1.
-    kept = max(1, math.floor(each * (1 - options.rate) + 1e-9))
-    step = options.round_to // math.gcd(options.round_to, parts)
-    kept = min(each, math.ceil(kept / step) * step)
-    scores = l1_importance(model, group).reshape(parts, each).mean(dim=0)
-    weakest = torch.argsort(scores, stable=True)[: each - kept].tolist()
-    return sorted(part * each + index for part in range(parts) for index in weakest)
 
 
 def _surgery(model: nn.Module, removals: Sequence[tuple[ChannelGroup, Sequence[int]]]) -> Surgery:
