@@ -42,11 +42,14 @@ def global_magnitude(model: nn.Module, options: SparsifyOptions, sparsity: float
     """
     layers = sparse_layers(model, options)
     weights = layers.parameters()
-    magnitudes = {name: weight.abs().cpu() for name, weight in weights.items()}
-    for name in magnitudes.keys() & ({} if earlier is None else earlier.kept).keys():
-        assert earlier is not None  # it has the name
-        magnitudes[name] = magnitudes[name].masked_fill(~earlier.kept[name].cpu(), -1.0)
-    together = torch.cat([magnitude.flatten() for magnitude in magnitudes.values()])
+    before = {} if earlier is None else earlier.kept
+    magnitudes = []
+    for name, weight in weights.items():
+        magnitude = weight.abs().cpu()
+        if name in before:
+            magnitude.masked_fill_(~before[name].cpu(), -1.0)
+        magnitudes.append(magnitude.flatten())
+    together = torch.cat(magnitudes)
     count, masked = round(len(together) * sparsity), int((together < 0).sum())
     if count < max(1, masked):
         raise BadInputError(
