@@ -17,7 +17,9 @@ __all__ = ["command"]
 @student_option
 @stage_command("compress", "Folder for the student and its training history.")
 def command(student_code: str | None) -> Any:
-    """Make a student: another network or a pruned or sparse one, trained with its map held to the teacher's."""
+    """Make a smaller classifier with its map held to the teacher's.
+
+    The student is the teacher pruned, made sparse, or both, or another network that learns from it: the recipe says."""
     from edgekit.api import compress
 
     return partial(compress, student_code=student_code)
