@@ -19,7 +19,8 @@ __all__ = ["command"]
 def command(student_code: str | None) -> Any:
     """Make a smaller classifier with its map held to the teacher's.
 
-    The student is the teacher pruned, made sparse, or both, or another network that learns from it: the recipe says."""
+    The student is the teacher pruned, made sparse, or both, or another network that learns from it: the recipe says.
+    """
     from edgekit.api import compress
 
     return partial(compress, student_code=student_code)

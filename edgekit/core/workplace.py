@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from edgekit.core.files import foreign_os_errors
-from edgekit.errors import BadInputError
+from edgekit.errors import BadInputError, DefectError
 
 __all__ = ["kept_workplace"]
 
@@ -31,7 +31,7 @@ def kept_workplace(destination: Path, key: str) -> Iterator[Path]:
     around = destination.with_name(f"{destination.name}.work")
     try:
         yield around / key
-    except BadInputError:
+    except (BadInputError, DefectError):
         _clear(around)
         raise
     _clear(around)

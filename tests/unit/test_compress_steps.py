@@ -29,7 +29,7 @@ from edgekit.compress.training.plan import EpochRecord, TrainPlan
 from edgekit.compress.training.trainer import train
 from edgekit.core.canonical import read_json
 from edgekit.core.stages import StageRecord
-from edgekit.errors import BadInputError
+from edgekit.errors import BadInputError, DefectError
 from edgekit.teacher.architectures.construct import construct
 from edgekit.teacher.load_options import LoadOptions
 from edgekit.teacher.loading import load_model
@@ -157,6 +157,21 @@ def test_two_of_four_weights_are_zero_in_the_file(teacher: Path, tmp_path: Path)
     weight = student_of(teacher, tmp_path / "out").model.get_parameter("layer2.0.conv2.weight")
     groups = weight.movedim(1, -1).reshape(-1, 4)
     assert ((groups == 0).sum(dim=1) == 2).all()
+
+
+def test_a_training_that_moves_a_masked_weight_is_a_defect(
+    teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def careless(student: nn.Module, *arguments: Any, **keywords: Any) -> tuple[EpochRecord, ...]:
+        found = train(student, *arguments, **keywords)
+        with torch.no_grad():
+            student.get_parameter("layer1.0.conv1.weight").add_(1e-6)
+        return found
+
+    monkeypatch.setattr(steps, "train", careless)
+    with pytest.raises(DefectError, match="masked"):
+        run(teacher, tmp_path / "out", options(sparsify=SPARSIFY))
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("importance", ["l2", "taylor", "random"])

@@ -8,7 +8,7 @@ import pytest
 
 from edgekit.core.stages import Stage, run_stage, stage_key
 from edgekit.core.workplace import kept_workplace
-from edgekit.errors import BadInputError, UnavailableError
+from edgekit.errors import BadInputError, DefectError, UnavailableError
 
 KEY, OTHER = "0" * 64, "f" * 64
 
@@ -40,9 +40,10 @@ def test_work_is_kept_where_the_same_command_could_still_succeed(tmp_path: Path,
         assert (place / "state").read_text() == "half done"
 
 
-def test_work_that_cannot_succeed_is_removed(tmp_path: Path) -> None:
-    with pytest.raises(BadInputError, match="diverged"):
-        stopped_by(BadInputError("training diverged"), tmp_path / "out")
+@pytest.mark.parametrize("cause", [BadInputError("training diverged"), DefectError("a mask does not hold")])
+def test_work_that_cannot_succeed_is_removed(tmp_path: Path, cause: BaseException) -> None:
+    with pytest.raises(type(cause)):
+        stopped_by(cause, tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
 
