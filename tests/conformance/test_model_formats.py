@@ -18,7 +18,7 @@ import torch
 from model_files import MAKERS, Bomb, ModelFile, rewrite, tap_sizes
 from torch import nn
 
-from edgekit.compress.options import CompressOptions, DistilOptions, FinetuneOptions, PruneOptions
+from edgekit.compress.options import CompressOptions, DistilOptions, FinetuneOptions, PruneOptions, SparsifyOptions
 from edgekit.compress.pruning.structured import prune
 from edgekit.compress.stage import STUDENT_NAME, CompressRequest, compress, student_load
 from edgekit.core.digests import digest_array, digest_path
@@ -193,14 +193,18 @@ def _training(side: tuple[int, int]) -> _Images:
     return _Images(source.integers(0, 256, (8, *side, 3)).astype(np.uint8), source.integers(0, 5, 8))
 
 
-@pytest.mark.parametrize(("rate", "epochs"), [(0.4, 0), (0.0, 1)])
+@pytest.mark.parametrize(("rate", "epochs", "sparsity"), [(0.4, 0, 0.0), (0.0, 1, 0.0), (0.0, 0, 0.5)])
 def test_what_it_says_it_cannot_do_is_refused_and_what_it_can_is_done(
-    name: str, made_of: ModelFile, tmp_path: Path, rate: float, epochs: int
+    name: str, made_of: ModelFile, tmp_path: Path, rate: float, epochs: int, sparsity: float
 ) -> None:
     able = FORMATS.load(name).capabilities
-    options = CompressOptions(PruneOptions(rate=rate), FinetuneOptions(epochs=epochs, batch_size=8))
+    options = CompressOptions(
+        PruneOptions(rate=rate),
+        FinetuneOptions(epochs=epochs, batch_size=8),
+        sparsify=SparsifyOptions(sparsity=sparsity, step=0.5),
+    )
     request = CompressRequest(made_of.path, made_of.options, _training(made_of.side), options, threads=1)
-    if (rate > 0 and not able.prune) or (epochs > 0 and not able.finetune):
+    if (rate > 0 and not able.prune) or (max(epochs, sparsity) > 0 and not able.finetune):
         with pytest.raises(BadInputError) as caught:
             compress(request, tmp_path / "student")
         assert "quantise-only" in (caught.value.hint or "")
