@@ -8,7 +8,7 @@ which tracing removes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,16 +93,37 @@ def forward_with_tap(model: nn.Module, tap: Tap | str, images: torch.Tensor) -> 
     return forward_with_taps(model, (as_tap(tap),), images)
 
 
-def forward_with_taps(model: nn.Module, taps: Sequence[Tap], images: torch.Tensor) -> Tapped:
+def forward_with_taps(
+    model: nn.Module,
+    taps: Sequence[Tap],
+    images: torch.Tensor,
+    *,
+    beyond: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> Tapped:
     """Run `model` on [N, 3, H, W] and keep what the `taps` put out; gradients flow as in a plain forward pass.
+
+    Args:
+        model: The network.
+        taps: Where to look.
+        images: [N, 3, H, W].
+        beyond: A context for what runs after the first tapped module has, where gradients of the answer begin.
 
     Raises:
         BadInputError: A module does not exist, did not run exactly once, or put out something else than its layout.
     """
-    with ExitStack() as hooks:
+    with ExitStack() as contexts:
         seen = [_Seen(tap) for tap in taps]
+
+        def keep(each: _Seen, output: object) -> object:
+            if not any(other.called for other in seen):
+                contexts.enter_context(beyond())
+            return each.keep(output)
+
         for each in seen:
-            hooks.enter_context(_hooked(find_module(model, each.tap.name), each.keep))
+            hook = _hooked(
+                find_module(model, each.tap.name), lambda _module, _inputs, output, each=each: keep(each, output)
+            )
+            contexts.enter_context(hook)
         logits = model(images)
     return Tapped(logits, tuple(each.activation() for each in seen))
 
@@ -115,8 +136,13 @@ class _Seen:
         self._calls: list[Any] = []
         self._kept: list[torch.Tensor] = []
 
-    def keep(self, _module: nn.Module, _inputs: object, output: object) -> object:
-        """The hook behind the tapped module."""
+    @property
+    def called(self) -> bool:
+        """Whether the module has run."""
+        return bool(self._calls)
+
+    def keep(self, output: object) -> object:
+        """Take note of the tapped module's output, and return what the network goes on with."""
         self._calls.append(output)
         if len(self._calls) > 1 or not _could_hold(output, self.tap.layout):
             return output
