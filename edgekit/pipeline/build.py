@@ -194,11 +194,7 @@ def _student(checked: Plan, folders: BuildFolders, observer: Observer) -> dict[s
     export_record = export(
         ExportRequest(
             model=folders.compress / STUDENT_NAME,
-            load=student_load(
-                checked.teacher,
-                request.load,
-                "" if "skipped" in compress_record.facts else recipe.compress.distil.student,
-            ),
+            load=student_load(checked.teacher, request.load, _student_arch(recipe, compress_record)),
             images=data.calibration.prepared(card.input),
             opset=checked.target.opset,
             options=recipe.export,
@@ -212,6 +208,14 @@ def _student(checked: Plan, folders: BuildFolders, observer: Observer) -> dict[s
 
 def _with_student(recipe: Recipe, said: str | None) -> Recipe:
     return replace(recipe, compress=with_named_student(recipe.compress, said))
+
+
+def _student_arch(recipe: Recipe, compressed: StageRecord) -> str:
+    """The student's own architecture, empty where it has the teacher's.
+
+    From the recipe, which the user vouches for, and never from the record: a file decides on no code.
+    """
+    return "" if "skipped" in compressed.facts else recipe.compress.distil.student
 
 
 def _for_target(options: CompressOptions, target: Target) -> CompressOptions:

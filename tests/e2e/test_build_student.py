@@ -136,7 +136,7 @@ def test_maps_that_cannot_be_compared_are_refused_before_any_stage(
         assert run(command) == ExitCode.BAD_INPUT
         told = capsys.readouterr().err
         assert "maps of different sizes" in told
-        assert "8x8" in told
+        assert "8 x 8" in told
         assert "blocks.4" in told, "what would do"
         assert not (tmp_path / "build" / "stages").exists()
 

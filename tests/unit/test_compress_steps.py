@@ -253,15 +253,28 @@ MULTI = dataclasses.replace(CARD, task="multi-label")
         (CARD, options(distil=OTHER, epochs=0), "compress.finetune.epochs"),
         (CARD, options(distil=dataclasses.replace(OTHER, arguments={"classes": 4})), "cifar_resnet"),
         (CARD, options(distil=dataclasses.replace(OTHER, arguments={"depht": 8})), "cifar_resnet"),
-        (CARD, options(distil=dataclasses.replace(OTHER, arguments={"stem_stride": 2})), "'layer3' of the teacher"),
+        (
+            CARD,
+            options(distil=dataclasses.replace(OTHER, arguments={"stem_stride": 2})),
+            "compress.matching.student_taps",
+        ),
         (
             CARD,
             options(
                 distil=dataclasses.replace(OTHER, arguments={"stem_stride": 2}), matching=MatchingOptions(loss="none")
             ),
-            "'layer3' of the teacher",
+            "compress.matching.student_taps",
         ),
-        (CARD, options(distil=OTHER, matching=MatchingOptions(student_taps=("layer1",))), "'layer1' of the student"),
+        (
+            CARD,
+            options(matching=MatchingOptions(taps=("layer3",), student_taps=("layer2",))),
+            "compress.matching.student_taps",
+        ),
+        (
+            CARD,
+            options(distil=OTHER, matching=MatchingOptions(student_taps=("layer1",))),
+            "compress.matching.student_taps",
+        ),
     ],
 )
 def test_what_cannot_go_well_is_refused_before_anything_is_trained(

@@ -287,6 +287,7 @@ def own_taps(teacher: LoadedModel, student: LoadedModel, **matching: Any) -> tup
         ("mlperf_resnet8", {}, {"taps": ("layer3",), "student_taps": ("s3b",)}, (), ("s3b",)),
         ("mlperf_resnet8", {}, {"taps": ("layer2",), "student_taps": ("s2b",)}, ("layer3",), ("stage3",)),
         ("mlperf_resnet8", {}, {"student_taps": ("stage3", "s2b")}, ("layer3", "layer2"), ("stage3", "s2b")),
+        ("mlperf_resnet8", {}, {"taps": ("layer2", "layer3"), "student_taps": ("s2b", "s3b")}, ("layer3",), ("s3b",)),
         # The same name.
         ("cifar_resnet", {"depth": 14}, {}, ("layer3",), ("layer3",)),
         ("cifar_resnet", {"depth": 14}, {}, ("layer3", "layer1"), ("layer3", "layer1")),
@@ -311,11 +312,11 @@ def test_it_has_taps_of_its_own(
 @pytest.mark.parametrize(
     ("arguments", "matching", "card_taps", "message"),
     [
-        ({"arch": "mlperf_resnet8"}, {"student_taps": ("s3b", "s2b")}, ("layer3",), "needs one of the student"),
+        ({"arch": "mlperf_resnet8"}, {"student_taps": ("s3b", "s2b")}, ("layer3",), "at as many taps"),
         ({"arch": "mlperf_resnet8"}, {"student_taps": ("s3x",)}, ("layer3",), "no module"),
         ({"arch": "mlperf_resnet8"}, {"student_taps": ("fc",)}, ("layer3",), "cannot be the tap|do not depend"),
-        ({"arch": "mlperf_resnet8"}, {}, ("layer3", "layer2"), "no module 'layer3'"),
-        ({"arch": "mlperf_resnet8"}, {"student_taps": ("stage3", "stage3")}, ("layer3", "layer3.0"), "one module"),
+        ({"arch": "mlperf_resnet8"}, {}, ("layer3", "layer2"), "lacks modules"),
+        ({"arch": "mlperf_resnet8"}, {"student_taps": ("stage3", "stage3")}, ("layer3", "layer3.0"), "named twice"),
         ({"arch": "mlperf_resnet8"}, {"student_taps": ("s2b",)}, ("layer3",), "different sizes"),
         ({"arch": "mobilenet_v1"}, {}, ("layer3",), "different sizes"),
         ({"arch": "cifar_resnet", "stem_stride": 2}, {}, ("layer3",), "different sizes"),
@@ -337,13 +338,13 @@ def test_taps_that_do_not_fit_are_refused(
 
 def test_sizes_that_differ_are_said_with_the_modules_that_fit(teacher: LoadedModel, factories: str) -> None:
     asked = teacher_of(teacher.model, tap="layer3")
-    with pytest.raises(BadInputError, match="neither matched nor verified") as caught:
+    with pytest.raises(BadInputError, match="different sizes") as caught:
         own_taps(asked, made(asked, "cifar_resnet", {"stem_stride": 2}))
-    assert "8x8" in (caught.value.expected or "")
-    assert "4x4" in (caught.value.found or "")
+    assert "8 x 8" in (caught.value.expected or "")
+    assert "4 x 4" in (caught.value.found or "")
     hint = caught.value.hint or ""
     assert "compress.matching.student_taps" in hint
     assert "layer2" in hint
-    with pytest.raises(BadInputError, match="neither matched nor verified") as caught:
+    with pytest.raises(BadInputError, match="different sizes") as caught:
         own_taps(asked, made(asked, f"{factories}:plain", {"cells": 5}))
-    assert "no module with such maps" in (caught.value.hint or "")
+    assert "no map of 8 x 8" in (caught.value.hint or "")

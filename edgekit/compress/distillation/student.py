@@ -14,15 +14,14 @@ import numpy as np
 import torch
 from torch import nn
 
+from edgekit.compress.matching.taps import matched_taps
 from edgekit.compress.options import DistilOptions, MatchingOptions
 from edgekit.compress.training.checks import check_separate
 from edgekit.errors import BadInputError
-from edgekit.interface.card import ModelCard
 from edgekit.teacher.architectures.construct import classes_argument, construct
 from edgekit.teacher.checkpoint import LoadedModel
-from edgekit.teacher.discovery import find_tap, resolve_tap, resolve_taps, tap_candidates
+from edgekit.teacher.discovery import resolve_taps
 from edgekit.teacher.loading import check_answers
-from edgekit.teacher.tap import Tap, forward_with_taps
 
 __all__ = ["make_student", "with_own_taps"]
 
@@ -119,74 +118,29 @@ def with_own_taps(
 
     Args:
         student: As `make_student` makes it.
-        teacher: Whose maps the student's will be compared with.
+        teacher: Whose maps the student's will be compared with, when it is verified.
         matching: `taps` and `student_taps` name modules in pairs; without `taps` those of the teacher's card.
         images: Example, float [N, 3, H, W], N at least 2.
 
     Raises:
-        BadInputError: A module is missing or cannot be a tap, taps are not named in pairs, or a map of the student has
-            another size than the teacher's.
+        BadInputError: As `matched_taps`: a map of the student has another size than the teacher's, say.
     """
-    theirs = resolve_taps(teacher.model, teacher.card, images)
-    named = _named_pairs([tap.name for tap in theirs], matching)
-    ours = tuple(_own_tap(student.model, tap.name, named, images, alone=len(theirs) == 1) for tap in theirs)
-    _check_sizes(student.model, teacher.model, list(zip(theirs, ours, strict=True)), images)
-    first, *further = (tap.name for tap in ours)
-    return replace(student, card=_with_taps(student.card, first, further))
+    card_taps = resolve_taps(teacher.model, teacher.card, images)
+    # Compared, whatever they are trained for.
+    named = _partners(student.model, [tap.name for tap in card_taps], matching)
+    asked = MatchingOptions(loss="none", student_taps=named)
+    taps = matched_taps(teacher.model, student.model, card_taps, asked, images).student
+    card = replace(student.card, tap=taps[0].name, further_taps=tuple(tap.name for tap in taps[1:]))
+    return replace(student, card=card)
 
 
-def _with_taps(card: ModelCard, first: str, further: Sequence[str]) -> ModelCard:
-    if len({first, *further}) != 1 + len(further):
-        raise BadInputError(
-            "Two taps of the teacher would be one module of the student.",
-            where="compress.matching.student_taps",
-            expected="different modules",
-            found=", ".join((first, *further)),
-        )
-    return replace(card, tap=first, further_taps=tuple(further))
-
-
-def _named_pairs(card_taps: Sequence[str], matching: MatchingOptions) -> dict[str, str]:
-    theirs = matching.taps or tuple(card_taps)
-    if matching.student_taps and len(matching.student_taps) != len(theirs):
-        raise BadInputError(
-            "Every tap of the teacher needs one of the student.",
-            where="compress.matching.student_taps",
-            expected=f"as many as {', '.join(theirs)}",
-            found=", ".join(matching.student_taps),
-        )
-    return dict(zip(theirs, matching.student_taps, strict=False))
-
-
-def _own_tap(model: nn.Module, theirs: str, named: dict[str, str], images: torch.Tensor, *, alone: bool) -> Tap:
-    if theirs in named:
-        return resolve_tap(model, named[theirs], images)
-    if theirs in dict(model.named_modules()):
-        return resolve_tap(model, theirs, images)
-    if alone:
-        return find_tap(model, images)
-    raise BadInputError(
-        f"The student has no module {theirs!r}, and with several taps none is found for it.",
-        hint="name the student's modules, in the order of the card's taps, with compress.matching.student_taps",
-    )
-
-
-@torch.no_grad()
-def _check_sizes(
-    student: nn.Module, teacher: nn.Module, pairs: Sequence[tuple[Tap, Tap]], images: torch.Tensor
-) -> None:
-    theirs = forward_with_taps(teacher, [tap for tap, _ in pairs], images).activations
-    ours = forward_with_taps(student, [tap for _, tap in pairs], images).activations
-    for (their_tap, own_tap), their_map, own_map in zip(pairs, theirs, ours, strict=True):
-        wanted, found = tuple(their_map.shape[2:]), tuple(own_map.shape[2:])
-        if wanted != found:
-            fitting = [item.tap.name for item in tap_candidates(student, images) if (item.height, item.width) == wanted]
-            raise BadInputError(
-                "Teacher and student have maps of different sizes, which can be neither matched nor verified.",
-                where=f"{their_tap.name!r} of the teacher, {own_tap.name!r} of the student",
-                expected=f"maps of {wanted[0]}x{wanted[1]}, as the teacher's",
-                found=f"maps of {found[0]}x{found[1]}",
-                hint="name a module with such maps in compress.matching.student_taps: " + ", ".join(fitting[-6:])
-                if fitting
-                else "the student has no module with such maps: choose another tap with --tap, or another student",
-            )
+def _partners(student: nn.Module, card_taps: Sequence[str], matching: MatchingOptions) -> tuple[str, ...]:
+    """The student's modules for the card's taps, as far as names tell; none where one of them has to be found."""
+    if matching.student_taps and not matching.taps:
+        return matching.student_taps
+    # Whether every name has its partner is checked where the taps of training are settled.
+    named = dict(zip(matching.taps, matching.student_taps, strict=False))
+    known = {name for name, _ in student.named_modules()}
+    partners = [named.get(tap, tap if tap in known else None) for tap in card_taps]
+    found = tuple(name for name in partners if name is not None)
+    return found if len(found) == len(partners) else ()
