@@ -21,10 +21,11 @@ from edgekit.teacher.checkpoint import LoadedModel, save_checkpoint
 from edgekit.teacher.load_options import LoadOptions
 from edgekit.teacher.loading import load_model
 
-__all__ = ["HISTORY_FORMAT", "HISTORY_NAME", "STUDENT_NAME", "CompressRequest", "compress", "student_load"]
+__all__ = ["HISTORY_FORMAT", "HISTORY_NAME", "LOGS_NAME", "STUDENT_NAME", "CompressRequest", "compress", "student_load"]
 
 STUDENT_NAME = "student.pt"
 HISTORY_NAME = "history.json"
+LOGS_NAME = "logs"
 HISTORY_FORMAT = "edgekit.compress-history/2"
 _VERSION = 2
 
@@ -59,11 +60,12 @@ class CompressRequest:
 def compress(request: CompressRequest, destination: Path, observer: Observer = NULL_OBSERVER) -> StageRecord:
     """Make a student, prune it, make it sparse and train it, with its map held to the teacher's.
 
-    Writes `student.pt`, an edgekit checkpoint whose surgery is relative to its architecture, and `history.json`: the
-    trainings in order, each with a record an epoch. While it runs, `<destination>.work` holds what a run that was
-    killed goes on from. Without training data, or with nothing asked for, the student is the teacher: the record's
-    facts say "skipped" and why. Where the teacher has no architecture that a checkpoint could name, `student.pt` is
-    then the teacher's file, byte for byte; `student_load` says how to load either.
+    Writes `student.pt`, an edgekit checkpoint whose surgery is relative to its architecture; `history.json`, the
+    trainings in order, each with a record an epoch; and into `logs` the tables they wrote. While it runs,
+    `<destination>.work` holds what a run that was killed goes on from. Without training data, or with nothing asked
+    for, the student is the teacher: the record's facts say "skipped" and why. Where the teacher has no architecture
+    that a checkpoint could name, `student.pt` is then the teacher's file, byte for byte; `student_load` says how to
+    load either.
 
     Raises:
         BadInputError: As `load_model`, `with_named_student`, `prepare` and `compressed` do.
@@ -132,7 +134,14 @@ def _compress(
     result = compressed(prepared, teacher, training)
     save_checkpoint(folder / STUDENT_NAME, result.student)
     write_json(folder / HISTORY_NAME, {"format": HISTORY_FORMAT, "runs": [run.to_dict() for run in result.runs]})
+    _keep_logs(workplace, folder / LOGS_NAME)
     return _facts(result, prepared, options)
+
+
+def _keep_logs(workplace: Path, folder: Path) -> None:
+    """Copy each training's tables. Logs of other kinds hold times of day, and the same work has the same outputs."""
+    for table in sorted(workplace.glob("*/*.csv")):
+        write_bytes(folder / f"{table.parent.name}.{table.name}", read_bytes(table))
 
 
 def _write_teacher(teacher: LoadedModel, model: Path, folder: Path) -> None:

@@ -101,6 +101,10 @@ class Training:
     workplace: Path | None = None
     runs: list[TrainingRun] = field(default_factory=list)
 
+    def place(self, name: str) -> Path | None:
+        """Where the training of that name keeps its logs and what it would go on from; None where nothing is kept."""
+        return None if self.workplace is None else self.workplace / name
+
     def run(
         self, student: nn.Module, name: str, epochs: int, constraints: Sequence[Constraint] = (), *, last: bool = False
     ) -> None:

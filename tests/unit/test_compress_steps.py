@@ -24,7 +24,7 @@ from edgekit.compress.options import (
     SparsifyOptions,
 )
 from edgekit.compress.outline import outline
-from edgekit.compress.stage import HISTORY_NAME, STUDENT_NAME, CompressRequest, compress, student_load
+from edgekit.compress.stage import HISTORY_NAME, LOGS_NAME, STUDENT_NAME, CompressRequest, compress, student_load
 from edgekit.compress.training.plan import EpochRecord, TrainPlan
 from edgekit.compress.training.trainer import train
 from edgekit.core.canonical import read_json
@@ -397,6 +397,24 @@ def test_an_interrupt_keeps_work_in_progress_and_an_error_does_not(
         assert sorted(path.name for path in tmp_path.iterdir()) == left
     assert seen[0] != seen[1], "other options are other work"
     run(teacher, tmp_path / "out", options())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "teacher.pt"]
+
+
+def test_tables_of_the_trainings_are_kept_and_their_checkpoints_are_not(
+    teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_of(training: steps.Training, student: nn.Module, name: str, *arguments: Any, **keywords: Any) -> None:
+        place = training.place(name)
+        assert place is not None
+        place.mkdir(parents=True)
+        (place / "steps.csv").write_text(f"loss\n{len(name)}\n")
+        (place / "checkpoint.pt").write_text("weights")
+
+    monkeypatch.setattr(steps.Training, "run", run_of)
+    record = run(teacher, tmp_path / "out", options(PRUNE))
+    logs = {f"{LOGS_NAME}/{name}.steps.csv" for name in ("prune-1", "prune-2", "fine-tune")}
+    assert set(record.outputs) == {STUDENT_NAME, HISTORY_NAME, *logs}
+    assert (tmp_path / "out" / LOGS_NAME / "prune-2.steps.csv").read_text() == "loss\n7\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "teacher.pt"]
 
 
