@@ -21,6 +21,7 @@ from edgekit.core.progress import NULL_OBSERVER, Observer
 if TYPE_CHECKING:
     from edgekit.bench.options import LatencyOptions
     from edgekit.bench.result import LatencyReport
+    from edgekit.compress.options import CompressOptions
     from edgekit.config.recipe import Recipe
     from edgekit.core.stages import StageRecord
     from edgekit.pipeline.data import BuildData
@@ -59,10 +60,11 @@ def build(  # noqa: PLR0913 - the main job's options, all by keyword
     calib: PathLike | None = None,
     recipe: Recipe | None = None,
     load: LoadOptions | None = None,
+    student_code: str | None = None,
     seed: int = 0,
     observer: Observer = NULL_OBSERVER,
 ) -> BuildResult:
-    """Run the main job; see `edgekit.pipeline.build`.
+    """Run the main job; see `edgekit.pipeline.build.BuildRequest` for the options.
 
     Raises:
         EdgekitError: Something cannot be used or is not here. A build whose maps did not hold raises nothing: its
@@ -81,6 +83,7 @@ def build(  # noqa: PLR0913 - the main job's options, all by keyword
         target=target,
         load=load or LoadOptions(),
         calib=None if calib is None else Path(calib),
+        student_code=student_code,
         seed=seed,
     )
     return run(request, observer)
@@ -103,18 +106,35 @@ def golden(model: PathLike, data: PathLike, output: PathLike, **options: Any) ->
         return run(request, Path(output), given.observer)
 
 
-def compress(model: PathLike, data: PathLike, output: PathLike, **options: Any) -> StageRecord:
-    """Write the student of `model`, trained on the training images of `data`, to `output`; options as for `golden`."""
+def compress(
+    model: PathLike, data: PathLike, output: PathLike, *, student_code: str | None = None, **options: Any
+) -> StageRecord:
+    """Write the student of `model`, trained on the training images of `data`, to `output`.
+
+    Args:
+        model: The teacher's file.
+        data: Labelled images.
+        output: Folder to fill.
+        student_code: Architecture of the student. Needed where the recipe names a "package.module:factory", which is
+            only followed when it is named here too.
+        **options: As for `golden`.
+    """
+    from edgekit.compress.distillation.trust import with_named_student
     from edgekit.compress.stage import CompressRequest
     from edgekit.compress.stage import compress as run
+    from edgekit.config.recipe import Recipe, compares_taps
 
-    with _given(model, data, compressing=True, **options) as given:
-        train, wanted = given.images.train, given.recipe.compress
+    recipe = options.pop("recipe", None) or Recipe()
+    wanted = with_named_student(recipe.compress, student_code)
+    with _given(model, data, compressing=wanted, recipe=recipe, **options) as given:
+        train = given.images.train
         request = CompressRequest(
             model=given.model,
             load=given.load,
             data=train.for_training(given.loaded.card.input, given.observer) if train else None,
             options=wanted,
+            student_code=student_code,
+            compares_taps=compares_taps(recipe),
             seed=given.seed,
         )
         return run(request, Path(output), given.observer)
@@ -288,8 +308,9 @@ def _given(  # noqa: PLR0913 - all but two by keyword
     load: LoadOptions | None = None,
     seed: int = 0,
     observer: Observer = NULL_OBSERVER,
-    compressing: bool = False,
+    compressing: CompressOptions | None = None,
 ) -> Iterator[_Given]:
+    from edgekit.compress.outline import check_format
     from edgekit.config.recipe import Recipe
     from edgekit.pipeline.data import DataRequest, load_data
     from edgekit.teacher.load_options import LoadOptions
@@ -301,10 +322,8 @@ def _given(  # noqa: PLR0913 - all but two by keyword
         loaded = load_model(path, load)
         for note in loaded.notes:
             observer.noted(note)
-        if compressing:
-            asked = recipe.compress
-            loaded.capabilities.check_compress(
-                asked.prune.rate, asked.finetune.epochs, format_name=loaded.format, where=str(model)
-            )
+        if compressing is not None:
+            # Before the images are read; the stage looks again.
+            check_format(compressing, loaded.capabilities, format_name=loaded.format, where=str(model))
         wanted = DataRequest.from_recipe(recipe, Path(data), None if calib is None else Path(calib), seed)
         yield _Given(path, load, recipe, seed, observer, loaded, load_data(wanted, loaded.card, observer))

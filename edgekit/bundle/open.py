@@ -112,8 +112,9 @@ class Bundle:
 
 def _answers(card: ModelCard, map_spec: MapSpec) -> tuple[ModelCard, MapSpec]:
     """What two networks must share for their answers to be comparable: everything but where the taps are inside."""
-    without_names = tuple(replace(tap, tap="") for tap in map_spec.further_taps)
-    return replace(card, tap=None, further_taps=()), replace(map_spec, tap="", further_taps=without_names)
+    inside: dict[str, Any] = {"tap": "", "layout": "nchw", "prefix_tokens": 0}
+    further = tuple(replace(tap, **inside) for tap in map_spec.further_taps)
+    return replace(card, tap=None, further_taps=()), replace(map_spec, **inside, further_taps=further)
 
 
 def open_bundle(path: Path, *, unpack_to: Path | None = None) -> Bundle:

@@ -19,6 +19,7 @@ from edgekit.cli.options import (
     quiet_option,
     recipe_option,
     seed_option,
+    student_option,
     target_option,
     threads_option,
 )
@@ -36,6 +37,7 @@ __all__ = ["command"]
 @data_option
 @calib_option
 @recipe_option
+@student_option
 @policy_option
 @output_option("edgekit-build", "Folder for the stages and the bundle; run again with the same one to go on.")
 @seed_option
@@ -50,6 +52,7 @@ def command(
     data: Path,
     calib: Path | None,
     recipe: str,
+    student_code: str | None,
     policy: str | None,
     output: Path,
     seed: int,
@@ -82,6 +85,7 @@ def command(
         target=target,
         load=load,
         calib=calib,
+        student_code=student_code,
         seed=seed,
         engine=EngineOptions(threads=threads),
     )

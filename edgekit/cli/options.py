@@ -26,6 +26,7 @@ __all__ = [
     "quiet_option",
     "recipe_option",
     "seed_option",
+    "student_option",
     "target_option",
     "threads_option",
 ]
@@ -69,6 +70,12 @@ recipe_option: Decorator[Any] = click.option(
     show_default=True,
     metavar="FILE|PRESET",
     help="How to compress, calibrate and select.",
+)
+student_option: Decorator[Any] = click.option(
+    "--student-arch",
+    "student_code",
+    metavar="NAME",
+    help="Architecture of the student, named as by --arch: a recipe's package.module:factory has to be named here too.",
 )
 policy_option: Decorator[Any] = click.option(
     "--policy",

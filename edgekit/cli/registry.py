@@ -41,7 +41,7 @@ COMMANDS: Mapping[str, CommandEntry] = MappingProxyType(
             "Let the teacher answer and explain the held-out images that everything is compared on.",
         ),
         "compress": CommandEntry(
-            "edgekit.cli.compress:command", "Prune a classifier and fine-tune it with its map held to the teacher's."
+            "edgekit.cli.compress:command", "Make a smaller classifier with its map held to the teacher's."
         ),
         "export": CommandEntry(
             "edgekit.cli.export:command",

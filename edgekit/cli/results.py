@@ -39,6 +39,7 @@ def print_plan(plan: Plan, *, as_json: bool) -> None:
         "classes": ", ".join(plan.teacher.card.classes),
         "input": "x".join(map(str, plan.teacher.card.input.shape[1:])),
         "images": images,
+        "student": raw["compress"],
         "policy": plan.policy.name,
         "stages": " -> ".join(raw["stages"]),
         "output": plan.request.output,

@@ -63,7 +63,8 @@ class DistilOptions:
 
     Attributes:
         student: Architecture of the student: a built-in name, "timm:NAME", "torchvision:NAME" or
-            "package.module:factory"; empty keeps the teacher's own. It starts from random weights.
+            "package.module:factory" (which the user has to name outside the recipe, too); empty keeps the teacher's
+            own. It starts from random weights, and is trained for `finetune.epochs` before anything is removed from it.
         arguments: What the student's factory is called with; `classes` is filled in where the factory takes it.
         weight: Share of the loss that is distillation, 0 to 1; the rest is supervised. 0 switches it off; the paper's
             recipe has 0.9.

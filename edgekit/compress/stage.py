@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import torch
-
+from edgekit.compress.distillation.trust import is_foreign_code, with_named_student
 from edgekit.compress.options import CompressOptions
-from edgekit.compress.pruning.structured import PruneReport, prune
+from edgekit.compress.outline import reason_to_skip
+from edgekit.compress.preparation import Prepared, prepare
+from edgekit.compress.steps import Compressed, Training, compressed
 from edgekit.compress.training.batches import TrainingImages, digest_images
-from edgekit.compress.training.plan import EpochRecord, TrainPlan
-from edgekit.compress.training.trainer import train
 from edgekit.core.canonical import JsonValue, write_json
 from edgekit.core.files import read_bytes, write_bytes
 from edgekit.core.progress import NULL_OBSERVER, Observer
-from edgekit.core.stages import Stage, StageRecord, run_stage
+from edgekit.core.stages import Stage, StageRecord, run_stage, stage_key
+from edgekit.core.workplace import kept_workplace
 from edgekit.teacher.checkpoint import LoadedModel, save_checkpoint
-from edgekit.teacher.discovery import resolve_tap
 from edgekit.teacher.load_options import LoadOptions
 from edgekit.teacher.loading import load_model
-from edgekit.teacher.surgery import Surgery
 
-__all__ = ["HISTORY_NAME", "STUDENT_NAME", "CompressRequest", "compress", "student_load"]
+__all__ = ["HISTORY_FORMAT", "HISTORY_NAME", "LOGS_NAME", "STUDENT_NAME", "CompressRequest", "compress", "student_load"]
 
 STUDENT_NAME = "student.pt"
 HISTORY_NAME = "history.json"
-_VERSION = 1
-_HISTORY_FORMAT = "edgekit.compress-history/1"
+LOGS_NAME = "logs"
+HISTORY_FORMAT = "edgekit.compress-history/2"
+_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,11 @@ class CompressRequest:
         model: The teacher's file.
         load: How to load it.
         data: Training images at the card's input size; None leaves the teacher as it is.
-        options: Pruning, fine-tuning and matching.
+        options: Student, pruning, sparsity, fine-tuning, distillation and matching.
+        student_code: The student's architecture as the user named it; an options' "package.module:factory" is only
+            followed when it is the very same. None where nothing was said.
+        compares_taps: Whether maps at the card's taps will be compared when the student is verified; not so with an
+            attribution method that explains the input itself.
         seed: Decides everything that is drawn.
         threads: Torch threads; 0 keeps the process's setting.
     """
@@ -49,26 +51,32 @@ class CompressRequest:
     load: LoadOptions = field(default_factory=LoadOptions)
     data: TrainingImages | None = None
     options: CompressOptions = field(default_factory=CompressOptions)
+    student_code: str | None = None
+    compares_taps: bool = True
     seed: int = 0
     threads: int = 0
 
 
 def compress(request: CompressRequest, destination: Path, observer: Observer = NULL_OBSERVER) -> StageRecord:
-    """Prune the teacher and fine-tune what is left, with its map held to the teacher's.
+    """Make a student, prune it, make it sparse and train it, with its map held to the teacher's.
 
-    Writes `student.pt`, an edgekit checkpoint whose surgery is relative to its architecture, and `history.json`, one
-    record an epoch. Without training data, or with nothing asked for, the student is the teacher: the record's facts
-    say "skipped" and why. Where the teacher has no architecture that a checkpoint could name, `student.pt` is then
-    the teacher's file, byte for byte; `student_load` says how to load either.
+    Writes `student.pt`, an edgekit checkpoint whose surgery is relative to its architecture; `history.json`, the
+    trainings in order, each with a record an epoch; and into `logs` the tables they wrote. While it runs,
+    `<destination>.work` holds what a run that was killed goes on from. Without training data, or with nothing asked
+    for, the student is the teacher: the record's facts say "skipped" and why. Where the teacher has no architecture
+    that a checkpoint could name, `student.pt` is then the teacher's file, byte for byte; `student_load` says how to
+    load either.
 
     Raises:
-        BadInputError: As `load_model`, `prune` and `train` do; or the teacher's format allows no compression.
+        BadInputError: As `load_model`, `with_named_student`, `prepare` and `compressed` do.
     """
+    options = with_named_student(request.options, request.student_code)
     stage = Stage(
         name="compress",
         version=_VERSION,
         options={
-            "compress": asdict(request.options),
+            "compress": asdict(options),
+            "compares_taps": request.compares_taps,
             "load": request.load.to_dict(),
             "seed": request.seed,
             "threads": request.threads,
@@ -76,88 +84,107 @@ def compress(request: CompressRequest, destination: Path, observer: Observer = N
         inputs={"model": request.model},
         digests={} if request.data is None else {"images": digest_images(request.data)},
     )
-    return run_stage(stage, destination, lambda folder: _compressed(request, folder, observer), observer)
-
-
-def _compressed(request: CompressRequest, folder: Path, observer: Observer) -> Mapping[str, JsonValue]:
-    teacher = load_model(request.model, request.load)
-    skipped = _skipped(request)
-    if skipped is None:
-        options = request.options
-        teacher.capabilities.check_compress(
-            options.prune.rate, options.finetune.epochs, format_name=teacher.format, where=str(request.model)
+    with kept_workplace(destination, stage_key(stage)) as workplace:
+        return run_stage(
+            stage, destination, lambda folder: _compress(request, options, folder, workplace, observer), observer
         )
-    # An own copy, as if pruned of nothing: what is trained must not be what it is measured against.
-    student = replace(teacher, model=copy.deepcopy(teacher.model))
-    history: tuple[EpochRecord, ...] = ()
-    facts: dict[str, JsonValue]
-    if skipped is None and request.data is not None:
-        pruned = prune(teacher.model, request.options.prune, teacher.card.input.shape)
-        surgery = _recorded(pruned.surgery, teacher.surgery)
-        student = replace(teacher, model=pruned.model, surgery=surgery)
-        history = _finetuned(student, teacher, request, observer)
-        facts = {**pruned.report.to_dict(), "summary": _summary(pruned.report, request.options, history)}
-    else:
-        facts = {"skipped": skipped, "summary": f"skipped: {skipped}"}
-    if teacher.storable:
-        save_checkpoint(folder / STUDENT_NAME, student)
-    else:
-        write_bytes(folder / STUDENT_NAME, read_bytes(request.model))
-    epochs: list[JsonValue] = [record.to_dict() for record in history]
-    write_json(folder / HISTORY_NAME, {"format": _HISTORY_FORMAT, "epochs": epochs})
-    if epochs:
-        facts["last_epoch"] = epochs[-1]
-    return facts
 
 
-def student_load(teacher: LoadedModel, load: LoadOptions) -> LoadOptions:
-    """How to load the student that `compress` made of a teacher that was loaded with `load`."""
+def student_load(teacher: LoadedModel, load: LoadOptions, student: str = "") -> LoadOptions:
+    """How to load the student that `compress` made.
+
+    Args:
+        teacher: What it was made of.
+        load: How that was loaded.
+        student: Architecture of a student that has another, as the user named or the recipe has it; empty where it
+            has the teacher's, as every skipped stage's has.
+    """
+    if student:
+        return LoadOptions(arch=student if is_foreign_code(student) else None)
     if not teacher.storable:
         return load
     return LoadOptions(arch=teacher.arch if ":" in teacher.arch else None)
 
 
-def _skipped(request: CompressRequest) -> str | None:
-    if request.data is None:
-        return "no training data"
-    if request.options.prune.rate == 0 and request.options.finetune.epochs == 0:
-        return "nothing to prune and no epoch to train"
-    return None
-
-
-def _recorded(latest: Surgery, earlier: Surgery | None) -> Surgery | None:
-    """The surgery since the architecture: a teacher that was itself pruned brings its own."""
-    if earlier is not None:
-        return latest.after(earlier)
-    return latest if latest.layers else None
-
-
-def _finetuned(
-    student: LoadedModel, teacher: LoadedModel, request: CompressRequest, observer: Observer
-) -> tuple[EpochRecord, ...]:
-    if request.data is None or request.options.finetune.epochs == 0:
-        return ()
-    probe = torch.rand(2, *teacher.card.input.shape, generator=torch.Generator().manual_seed(0))
-    plan = TrainPlan(
+def _compress(
+    request: CompressRequest, options: CompressOptions, folder: Path, workplace: Path, observer: Observer
+) -> Mapping[str, JsonValue]:
+    teacher = load_model(request.model, request.load)
+    skipped = reason_to_skip(options, has_images=request.data is not None)
+    if skipped is not None or request.data is None:
+        _write_teacher(teacher, request.model, folder)
+        write_json(folder / HISTORY_NAME, {"format": HISTORY_FORMAT, "runs": []})
+        return {"skipped": skipped, "summary": f"skipped: {skipped}"}
+    prepared = prepare(
+        teacher, options, seed=request.seed, where=str(request.model), compares_taps=request.compares_taps
+    )
+    for note in prepared.student.notes if prepared.untrained else ():
+        observer.noted(note)
+    training = Training(
+        teacher=teacher.model,
         card=teacher.card,
-        taps=(resolve_tap(teacher.model, teacher.card.tap, probe),),
-        finetune=request.options.finetune,
-        matching=request.options.matching,
+        images=request.data,
+        options=options,
+        taps=prepared.taps,
         seed=request.seed,
         threads=request.threads,
+        observer=observer,
+        workplace=workplace,
     )
-    return train(student.model, teacher.model, request.data, plan, observer)
+    result = compressed(prepared, teacher, training)
+    save_checkpoint(folder / STUDENT_NAME, result.student)
+    write_json(folder / HISTORY_NAME, {"format": HISTORY_FORMAT, "runs": [run.to_dict() for run in result.runs]})
+    _keep_logs(workplace, folder / LOGS_NAME)
+    return _facts(result, prepared, options)
 
 
-def _summary(report: PruneReport, options: CompressOptions, history: tuple[EpochRecord, ...]) -> str:
+def _keep_logs(workplace: Path, folder: Path) -> None:
+    """Copy each training's tables. Logs of other kinds hold times of day, and the same work has the same outputs."""
+    for table in sorted(workplace.glob("*/*.csv")):
+        write_bytes(folder / f"{table.parent.name}.{table.name}", read_bytes(table))
+
+
+def _write_teacher(teacher: LoadedModel, model: Path, folder: Path) -> None:
+    if teacher.storable:
+        save_checkpoint(folder / STUDENT_NAME, teacher)
+    else:
+        write_bytes(folder / STUDENT_NAME, read_bytes(model))
+
+
+def _facts(result: Compressed, prepared: Prepared, options: CompressOptions) -> dict[str, JsonValue]:
+    student = result.student
+    facts: dict[str, JsonValue] = {
+        "before": dict(result.before.to_dict()),
+        "after": dict(result.after.to_dict()),
+        "runs": [{"name": run.name, "epochs": len(run.epochs)} for run in result.runs],
+        "summary": _summary(result, options),
+    }
+    if prepared.untrained:
+        taps = [tap.name for tap in prepared.taps.student]
+        facts["student"] = {"arch": student.arch, "arguments": dict(student.arguments), "taps": taps}
+    if result.pruned is not None:
+        facts |= {key: value for key, value in result.pruned.to_dict().items() if key in ("channels", "untouched")}
+    if result.masks is not None:
+        facts["sparsity"] = {"pattern": options.sparsify.pattern, **result.masks.to_dict()}
+    if result.runs:
+        facts["last_epoch"] = result.runs[-1].epochs[-1].to_dict()
+    return facts
+
+
+def _summary(result: Compressed, options: CompressOptions) -> str:
     def share(before: int, after: int) -> str:
-        return f"{before} -> {after} (-{1 - after / before:.0%})"
+        return f"{before} -> {after} ({after / before - 1:+.0%})"
 
     parts = [
-        f"parameters {share(report.before.parameters, report.after.parameters)}",
-        f"MACs {share(report.before.macs, report.after.macs)}",
+        f"parameters {share(result.before.parameters, result.after.parameters)}",
+        f"MACs {share(result.before.macs, result.after.macs)}",
     ]
-    if history:
-        last = history[-1]
-        parts.append(f"{last.epoch} epochs with {options.matching.loss}, last loss {last.loss:.4f}")
+    if result.masks is not None:
+        parts.append(f"{result.masks.sparsity():.1%} of the weights in {len(result.masks.kept)} layers are zero")
+    if result.runs:
+        epochs = sum(len(run.epochs) for run in result.runs)
+        trainings = f" in {len(result.runs)} trainings" if len(result.runs) > 1 else ""
+        parts.append(
+            f"{epochs} epochs{trainings} with {options.matching.loss}, last loss {result.runs[-1].epochs[-1].loss:.4f}"
+        )
     return ", ".join(parts)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "RECIPE_FORMAT",
     "Recipe",
+    "compares_taps",
     "read_recipe",
     "recipe_adapter",
     "recipe_from_dict",
@@ -136,6 +137,13 @@ def _check_names(recipe: Recipe) -> None:
             raise BadInputError(
                 f"A recipe names nothing that is known: {key}.", expected=", ".join(registry), found=name
             )
+
+
+def compares_taps(recipe: Recipe) -> bool:
+    """Whether its attribution method has maps on modules, so that those of teacher and student must fit each other."""
+    from edgekit.teacher.methods.registry import METHODS
+
+    return METHODS.load(recipe.export.method).domain == "tap"
 
 
 def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:

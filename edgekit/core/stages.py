@@ -20,7 +20,7 @@ from edgekit.core.files import atomic_directory, foreign_os_errors
 from edgekit.core.progress import NULL_OBSERVER, Observer
 from edgekit.errors import BadInputError, IntegrityError
 
-__all__ = ["RECORD_NAME", "FileRef", "Stage", "StageRecord", "read_record", "run_stage"]
+__all__ = ["RECORD_NAME", "FileRef", "Stage", "StageRecord", "read_record", "run_stage", "stage_key"]
 
 RECORD_NAME = "record.json"
 _FORMAT = "edgekit.stage-record/1"
@@ -110,15 +110,8 @@ def run_stage(
     """
     observer.stage_started(stage.name)
     begun = time.monotonic()
-    inputs = {name: digest_path(path) for name, path in stage.inputs.items()} | dict(stage.digests)
-    identity: JsonValue = {
-        "stage": stage.name,
-        "version": stage.version,
-        "edgekit": __version__,
-        "options": stage.options,
-        "inputs": inputs,
-    }
-    key = digest_bytes(dump_canonical(identity))
+    inputs = _digested(stage)
+    key = _key(stage, inputs)
     finished = _finished_record(destination, key)
     if finished is not None:
         observer.stage_finished(
@@ -141,6 +134,30 @@ def run_stage(
         stage.name, skipped=False, seconds=time.monotonic() - begun, summary=str(facts.get("summary", ""))
     )
     return record
+
+
+def stage_key(stage: Stage) -> str:
+    """The digest, SHA-256 in hexadecimal, over everything that determines a stage's outputs.
+
+    Raises:
+        BadInputError: An input cannot be read.
+    """
+    return _key(stage, _digested(stage))
+
+
+def _digested(stage: Stage) -> dict[str, str]:
+    return {name: digest_path(path) for name, path in stage.inputs.items()} | dict(stage.digests)
+
+
+def _key(stage: Stage, inputs: Mapping[str, str]) -> str:
+    identity: JsonValue = {
+        "stage": stage.name,
+        "version": stage.version,
+        "edgekit": __version__,
+        "options": stage.options,
+        "inputs": dict(inputs),
+    }
+    return digest_bytes(dump_canonical(identity))
 
 
 def read_record(folder: Path) -> StageRecord:

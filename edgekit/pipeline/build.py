@@ -13,9 +13,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from edgekit.compress.distillation.trust import with_named_student
 from edgekit.compress.options import CompressOptions
+from edgekit.compress.outline import check_format, outline, reason_to_skip
 from edgekit.config.documents import read_policy
-from edgekit.config.recipe import Recipe, recipe_to_dict
+from edgekit.config.recipe import Recipe, compares_taps, recipe_to_dict
 from edgekit.core.files import check_writable_directory
 from edgekit.core.progress import NULL_OBSERVER, Observer
 from edgekit.core.stages import StageRecord
@@ -47,6 +49,7 @@ class BuildRequest:
         target: Target name.
         load: How to load the model.
         calib: Calibration images; None draws them from `data`.
+        student_code: The student's architecture as the user named it; see `CompressRequest`.
         seed: Of every random choice.
         engine: How engines run.
     """
@@ -58,6 +61,7 @@ class BuildRequest:
     target: str = "cpu"
     load: LoadOptions = field(default_factory=LoadOptions)
     calib: Path | None = None
+    student_code: str | None = None
     seed: int = 0
     engine: EngineOptions = field(default_factory=EngineOptions)
 
@@ -87,6 +91,7 @@ class Plan:
             "recipe": recipe_to_dict(self.request.recipe),
             "card": self.teacher.card.to_dict(),
             "format": self.teacher.format,
+            "compress": outline(self.request.recipe.compress, has_images=self.data.train is not None),
             "images": sizes,
             "stages": ["golden", "compress", "export", "calibrate", "build", "verify", "bundle"],
             "seed": self.request.seed,
@@ -97,11 +102,13 @@ def plan(request: BuildRequest, observer: Observer = NULL_OBSERVER) -> Plan:
     """Check everything that a build needs before it begins.
 
     Raises:
-        BadInputError: Model, card, recipe, policy, images or output folder cannot be used; or the recipe compresses
-            a model whose format allows none.
+        BadInputError: Model, card, recipe, policy, images or output folder cannot be used; the recipe compresses a
+            model whose format allows none; or its student cannot be made, matched or verified, or is made by code
+            that the user did not name.
         UnavailableError: The target cannot be verified here, no engine of it runs here, or a package or pretrained
             weights cannot be had.
     """
+    request = replace(request, recipe=_with_student(request.recipe, request.student_code))
     target = resolve_target(request.target)
     check_target_runs_here(target)
     engine = engine_for(target)
@@ -112,11 +119,20 @@ def plan(request: BuildRequest, observer: Observer = NULL_OBSERVER) -> Plan:
     for note in teacher.notes:
         observer.noted(note)
     compressing = request.recipe.compress
-    teacher.capabilities.check_compress(
-        compressing.prune.rate, compressing.finetune.epochs, format_name=teacher.format, where=str(request.model)
-    )
+    check_format(compressing, teacher.capabilities, format_name=teacher.format, where=str(request.model))
     wanted = DataRequest.from_recipe(request.recipe, request.data, request.calib, request.seed)
     data = load_data(wanted, teacher.card, observer)
+    if reason_to_skip(compressing, has_images=data.train is not None) is None:
+        from edgekit.compress.preparation import prepare
+
+        # Made for the sake of what it refuses; the stage makes it again.
+        prepare(
+            teacher,
+            compressing,
+            seed=request.seed,
+            where=str(request.model),
+            compares_taps=compares_taps(request.recipe),
+        )
     return Plan(request, target, engine, policy, teacher, data)
 
 
@@ -168,6 +184,8 @@ def _student(checked: Plan, folders: BuildFolders, observer: Observer) -> dict[s
             load=request.load,
             data=data.train.for_training(card.input, observer) if data.train else None,
             options=_for_target(recipe.compress, checked.target),
+            student_code=request.student_code,
+            compares_taps=compares_taps(recipe),
             seed=request.seed,
         ),
         folders.compress,
@@ -176,7 +194,7 @@ def _student(checked: Plan, folders: BuildFolders, observer: Observer) -> dict[s
     export_record = export(
         ExportRequest(
             model=folders.compress / STUDENT_NAME,
-            load=student_load(checked.teacher, request.load),
+            load=student_load(checked.teacher, request.load, _student_arch(recipe, compress_record)),
             images=data.calibration.prepared(card.input),
             opset=checked.target.opset,
             options=recipe.export,
@@ -186,6 +204,18 @@ def _student(checked: Plan, folders: BuildFolders, observer: Observer) -> dict[s
         observer,
     )
     return {"golden": golden_record, "compress": compress_record, "export": export_record}
+
+
+def _with_student(recipe: Recipe, said: str | None) -> Recipe:
+    return replace(recipe, compress=with_named_student(recipe.compress, said))
+
+
+def _student_arch(recipe: Recipe, compressed: StageRecord) -> str:
+    """The student's own architecture, empty where it has the teacher's.
+
+    From the recipe, which the user vouches for, and never from the record: a file decides on no code.
+    """
+    return "" if "skipped" in compressed.facts else recipe.compress.distil.student
 
 
 def _for_target(options: CompressOptions, target: Target) -> CompressOptions:

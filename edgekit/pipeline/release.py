@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgekit.attribution.spec import MapSpec
 from edgekit.bench.result import PERCENTILES, LatencyReport, LatencyResult
 from edgekit.bundle import layout
 from edgekit.bundle.assemble import BundleRequest, bundle, contents_from_folder
@@ -33,6 +34,7 @@ from edgekit.core.progress import NULL_OBSERVER, Observer
 from edgekit.core.stages import StageRecord
 from edgekit.engines.build import ARTIFACT_NAME
 from edgekit.errors import EdgekitError
+from edgekit.interface.card import ModelCard
 from edgekit.metrics.classification import accuracy
 from edgekit.metrics.scores import ScoreTable
 from edgekit.metrics.scores_io import read_scores
@@ -211,6 +213,7 @@ def _write(  # noqa: PLR0913, PLR0917 - one call, one place: every part of a bun
         contents[layout.REFERENCE] = folders.engine("fp32") / ARTIFACT_NAME
     with foreign_os_errors(destination, "write the report"):
         scratch = Path(tempfile.mkdtemp(prefix="edgekit-report-"))
+    card, map_spec = _of_the_engine(folders)
     try:
         write_report(_report_data(request, golden, selection, verified, latency), scratch)
         contents |= contents_from_folder("report", scratch)
@@ -219,8 +222,8 @@ def _write(  # noqa: PLR0913, PLR0917 - one call, one place: every part of a bun
             engine=request.engine,
             precision=name,
             status=selection.status,
-            card=golden.card,
-            map_spec=golden.map_spec,
+            card=card,
+            map_spec=map_spec,
             contents=contents,
             lineage=lineage,
         )
@@ -229,6 +232,16 @@ def _write(  # noqa: PLR0913, PLR0917 - one call, one place: every part of a bun
         shutil.rmtree(scratch, ignore_errors=True)
     write_tar(destination, destination.with_suffix(".tar"))
     return manifest
+
+
+def _of_the_engine(folders: BuildFolders) -> tuple[ModelCard, MapSpec]:
+    """Card and maps of the network that ships: a student may have taps of its own."""
+    path = folders.export / "interface.json"
+    interface = read_json(path)
+    return (
+        ModelCard.from_dict(interface["card"], where=str(path)),
+        MapSpec.from_dict(interface["map"], where=str(path)),
+    )
 
 
 def _report_data(

@@ -29,7 +29,7 @@ def _ratio(part: float | None, whole: float | None) -> float | None:
 
 
 def describe_compression(compression: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters and multiply-accumulates before and after, JSON-ready; why not, where nothing was compressed."""
+    """Parameters, multiply-accumulates and zeros before and after, JSON-ready; why not, where there are none."""
     before, after = compression.get("before"), compression.get("after")
     rows = []
     if isinstance(before, Mapping) and isinstance(after, Mapping):
@@ -37,6 +37,12 @@ def describe_compression(compression: Mapping[str, Any]) -> dict[str, Any]:
             old, new = finite_or_none(before.get(key)), finite_or_none(after.get(key))
             if old is not None and new is not None:
                 rows.append({"what": words, "before": old, "after": new, "left": _ratio(new, old)})
+    sparse = compression.get("sparsity")
+    if isinstance(sparse, Mapping):
+        weights, zeros = finite_or_none(sparse.get("weights")), finite_or_none(sparse.get("zeros"))
+        if weights is not None and zeros is not None:
+            row = {"what": "weights of sparse layers that are not zero", "before": weights, "after": weights - zeros}
+            rows.append({**row, "left": _ratio(weights - zeros, weights)})
     skipped = compression.get("skipped")
     return {"rows": rows, "skipped": None if skipped is None else str(skipped)}
 

@@ -73,7 +73,8 @@ class ReportData:
             are read too), other numbers and words shown as they are; None when nothing was measured.
         environment: `core.environment.environment_print` of the machine that measured.
         recipe: The resolved recipe, JSON-ready.
-        compression: The compress stage's facts: "before" and "after" with "parameters" and "macs" each, or "skipped".
+        compression: The compress stage's facts: "before" and "after" with "parameters" and "macs" each, and
+            "sparsity" with "weights" and "zeros" where some are held at zero; or "skipped".
         engine: `EngineInfo.to_dict` of the engine that was verified; empty when it is not known.
         engine_logits: float32 [N, classes], the engine's; None leaves its probabilities out.
         judged: Name of the candidate whose scores these are; None takes the one that shipped.

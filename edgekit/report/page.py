@@ -31,7 +31,7 @@ LARGEST_CLASS_TABLE = 60
 _STAGE_WORDS: Mapping[str, str] = MappingProxyType(
     {
         "golden": "The teacher answers held-out images once; its maps are the yardstick.",
-        "compress": "Channels are pruned, and what is left is fine-tuned: the student.",
+        "compress": "The student: the teacher pruned or made sparse, or another network, trained with its maps held.",
         "export": "Network and map become one ONNX graph, checked against the original.",
         "calibrate": "Value ranges are measured, and the INT8 graph is written with explicit quantisation.",
         "build": "The engine is made for the target.",

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgekit.errors import BadInputError
 
 __all__ = ["AS_NETWORK", "COMPRESS_REMEDY", "GRAPH_ONLY", "Capabilities"]
 
-COMPRESS_REMEDY = "build with --recipe quantise-only, or save model.state_dict() and pass --arch package.module:factory"
+COMPRESS_REMEDY = (
+    "build with --recipe quantise-only, name a student of another architecture in the recipe, or save "
+    "model.state_dict() and pass --arch package.module:factory"
+)
 
 
 @dataclass(frozen=True)
@@ -35,26 +39,25 @@ class Capabilities:
             rows.append((name, "yes" if able else "no", "" if able else self.remedy))
         return rows
 
-    def check_compress(self, rate: float, epochs: int, *, format_name: str, where: str) -> None:
+    def check_compress(self, pruned: Sequence[str], trained: Sequence[str], *, format_name: str, where: str) -> None:
         """Refuse what cannot be done, before any of it is.
 
         Args:
-            rate: Share of channels that shall be pruned.
-            epochs: Epochs of fine-tuning asked for.
+            pruned: What is asked for that removes channels of the model, in words: "prune.rate 0.3".
+            trained: What is asked for that changes its weights.
             format_name: The model's format, for the message.
             where: The model's file, for the message.
 
         Raises:
-            BadInputError: Pruning or fine-tuning is asked for and impossible.
+            BadInputError: Something is asked for that is impossible.
         """
-        asked = [(f"prune.rate {rate:g}", rate > 0 and not self.prune)]
-        asked += [(f"finetune.epochs {epochs}", epochs > 0 and not self.finetune)]
-        impossible = [text for text, refused in asked if refused]
+        impossible = [*(() if self.prune else pruned), *(() if self.finetune else trained)]
         if impossible:
             raise BadInputError(
                 f"A model of the format {format_name!r} cannot be pruned or fine-tuned.",
                 where=where,
-                expected="a recipe with prune.rate 0 and finetune.epochs 0",
+                expected="a recipe with prune.rate, sparsify.sparsity and finetune.epochs 0, or a student of another "
+                "architecture",
                 found=" and ".join(impossible),
                 hint=self.remedy,
             )

@@ -22,7 +22,7 @@ from edgekit.teacher.formats.registry import recognise
 from edgekit.teacher.load_options import LoadOptions
 from edgekit.teacher.logits import take_logits
 
-__all__ = ["LoadOptions", "Uncarded", "load_model", "open_model"]
+__all__ = ["LoadOptions", "Uncarded", "check_answers", "load_model", "open_model"]
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def open_model(path: Path, options: LoadOptions | None = None) -> LoadedModel | 
             model, entries, content.size, known.name, content.arch, known.capabilities, content.notes, problem
         )
     _check_size(card, content.size, path)
-    notes = _answers_as_classifier(model, card, path)
+    notes = check_answers(model, card, str(path))
     return LoadedModel(
         model,
         card,
@@ -112,22 +112,34 @@ def _check_size(card: ModelCard, size: tuple[int, int] | None, path: Path) -> No
         )
 
 
-def _answers_as_classifier(model: nn.Module, card: ModelCard, path: Path) -> tuple[str, ...]:
-    """Run it on random images; returns notes."""
+def check_answers(model: nn.Module, card: ModelCard, where: str) -> tuple[str, ...]:
+    """Run a network on random images and refuse it unless it answers as a classifier with the card's classes.
+
+    Args:
+        model: In evaluation mode; given a hook where its logits are one of several outputs.
+        card: What it is fed, and its classes.
+        where: The model's file or architecture, for the message.
+
+    Returns:
+        Notes: which of several outputs was taken.
+
+    Raises:
+        BadInputError: It does not run, answers in another shape, or its answers are not finite.
+    """
     size = math.prod(card.input.shape)
     generator = torch.Generator().manual_seed(0)
     probe = torch.rand(2 * size, generator=generator).reshape(2, *card.input.shape)
     try:
         with torch.no_grad():
             raw = model(probe)
-            notes = take_logits(model, raw, str(path))
+            notes = take_logits(model, raw, where)
             answer = model(probe) if notes else raw
     except BadInputError:
         raise
     except Exception as cause:  # a forward pass is anybody's code
         raise BadInputError(
             "The network does not accept the card's input.",
-            where=str(path),
+            where=where,
             expected=f"to run on float32 {[2, *card.input.shape]}",
             found=(str(cause).strip() or type(cause).__name__).splitlines()[0],
         ) from cause
@@ -135,10 +147,10 @@ def _answers_as_classifier(model: nn.Module, card: ModelCard, path: Path) -> tup
     if tuple(answer.shape) != wanted:
         raise BadInputError(
             "The network does not answer as a classifier with the card's classes.",
-            where=str(path),
+            where=where,
             expected=f"logits {list(wanted)} for {len(card.classes)} classes",
             found=str(list(answer.shape)),
         )
     if not answer.isfinite().all():
-        raise BadInputError("The network's answers are not finite.", where=str(path), found="NaN or infinite logits")
+        raise BadInputError("The network's answers are not finite.", where=where, found="NaN or infinite logits")
     return notes

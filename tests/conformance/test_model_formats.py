@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ import torch
 from model_files import MAKERS, Bomb, ModelFile, rewrite, tap_sizes
 from torch import nn
 
-from edgekit.compress.options import CompressOptions, FinetuneOptions, PruneOptions
+from edgekit.compress.options import CompressOptions, DistilOptions, FinetuneOptions, PruneOptions, SparsifyOptions
 from edgekit.compress.pruning.structured import prune
 from edgekit.compress.stage import STUDENT_NAME, CompressRequest, compress, student_load
 from edgekit.core.digests import digest_array, digest_path
@@ -192,14 +193,18 @@ def _training(side: tuple[int, int]) -> _Images:
     return _Images(source.integers(0, 256, (8, *side, 3)).astype(np.uint8), source.integers(0, 5, 8))
 
 
-@pytest.mark.parametrize(("rate", "epochs"), [(0.4, 0), (0.0, 1)])
+@pytest.mark.parametrize(("rate", "epochs", "sparsity"), [(0.4, 0, 0.0), (0.0, 1, 0.0), (0.0, 0, 0.5)])
 def test_what_it_says_it_cannot_do_is_refused_and_what_it_can_is_done(
-    name: str, made_of: ModelFile, tmp_path: Path, rate: float, epochs: int
+    name: str, made_of: ModelFile, tmp_path: Path, rate: float, epochs: int, sparsity: float
 ) -> None:
     able = FORMATS.load(name).capabilities
-    options = CompressOptions(PruneOptions(rate=rate), FinetuneOptions(epochs=epochs, batch_size=8))
+    options = CompressOptions(
+        PruneOptions(rate=rate),
+        FinetuneOptions(epochs=epochs, batch_size=8),
+        sparsify=SparsifyOptions(sparsity=sparsity, step=0.5),
+    )
     request = CompressRequest(made_of.path, made_of.options, _training(made_of.side), options, threads=1)
-    if (rate > 0 and not able.prune) or (epochs > 0 and not able.finetune):
+    if (rate > 0 and not able.prune) or (max(epochs, sparsity) > 0 and not able.finetune):
         with pytest.raises(BadInputError) as caught:
             compress(request, tmp_path / "student")
         assert "quantise-only" in (caught.value.hint or "")
@@ -216,6 +221,47 @@ def test_what_it_says_it_cannot_do_is_refused_and_what_it_can_is_done(
         assert student.surgery is not None
         again = prune(teacher.model, options.prune, teacher.card.input.shape)
         assert torch.allclose(again.model(made_of.images(2)), student.model(made_of.images(2)), atol=1e-5)
+
+
+STUDENT = """
+from torch import nn
+
+class Student(nn.Module):
+    def __init__(self, classes, height, width):
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d((height, width)))
+        self.fc = nn.Linear(4, classes)
+
+    def forward(self, x):
+        return self.fc(self.features(x).mean((2, 3)))
+"""
+
+
+def test_a_model_of_any_format_teaches_a_student_of_another_architecture(
+    name: str, made_of: ModelFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "student_of_a_format.py").write_text(STUDENT)
+    monkeypatch.syspath_prepend(tmp_path / "code")
+    monkeypatch.delitem(sys.modules, "student_of_a_format", raising=False)
+    arch = "student_of_a_format:Student"
+    teacher = load_model(made_of.path, made_of.options)
+    _, height, width = tap_sizes(made_of.module, made_of.images(2))[made_of.taps[0]]
+    options = CompressOptions(
+        PruneOptions(rate=0),
+        FinetuneOptions(epochs=1, batch_size=8),
+        distil=DistilOptions(student=arch, arguments={"height": height, "width": width}, weight=0.5),
+    )
+    request = CompressRequest(
+        made_of.path, made_of.options, _training(made_of.side), options, student_code=arch, threads=1
+    )
+    record = compress(request, tmp_path / "student")
+    assert record.facts["last_epoch"]["distillation"] > 0
+    assert record.facts["last_epoch"]["teacher_zero"] < 8
+    student = load_model(tmp_path / "student" / STUDENT_NAME, student_load(teacher, made_of.options, arch))
+    assert student.arch == arch
+    assert student.card.classes == teacher.card.classes
+    assert student.model(made_of.images(2)).shape == (2, 5)
 
 
 def test_without_compression_the_student_is_the_teacher(name: str, made_of: ModelFile, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,6 @@ from edgekit.errors import BadInputError
 from edgekit.interface.card import InputSpec
 from edgekit.interface.preprocess import preprocess
 from edgekit.teacher.architectures.cifar_resnet import ChannelPlacement, cifar_resnet
-from edgekit.teacher.architectures.mobilenet_v1 import mobilenet_v1
 from edgekit.teacher.architectures.registry import ARCHITECTURES
 from edgekit.teacher.architectures.tf_padding import ConvBn
 
@@ -230,6 +230,36 @@ def test_impossible_arguments_are_refused(arguments: dict[str, Any]) -> None:
         cifar_resnet(**arguments)
 
 
-def test_a_width_without_channels_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("name", "width"),
+    [(name, width) for name in ("cifar_resnet", "mlperf_resnet8") for width in (0, -1.0, math.inf, math.nan)]
+    + [("mobilenet_v1", 0.01)],
+)
+def test_a_width_without_channels_is_refused(name: str, width: float) -> None:
     with pytest.raises(BadInputError, match="width"):
-        mobilenet_v1(width=0.01)
+        ARCHITECTURES.load(name)(width=width)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES.names())
+@pytest.mark.parametrize("width", [0.5, 1.0, 1.5])
+def test_width_multiplies_the_channels_of_every_layer(name: str, width: float) -> None:
+    """Twice the width has twice the channels everywhere but at pixels and logits, and about four times the weights."""
+    factory = ARCHITECTURES.load(name)
+    one, two = factory(classes=5, width=width), factory(classes=5, width=2 * width)
+    for (where, small), large in zip(one.named_modules(), two.modules(), strict=True):
+        if isinstance(small, nn.Conv2d):
+            assert large.out_channels == 2 * small.out_channels, where
+            assert small.in_channels == 3 or large.in_channels == 2 * small.in_channels, where
+        elif isinstance(small, nn.Linear):
+            assert (small.out_features, large.out_features) == (5, 5)
+            assert large.in_features == 2 * small.in_features
+    assert one(torch.rand(2, 3, SIDES[name], SIDES[name])).shape == (2, 5)
+
+
+@pytest.mark.parametrize("shortcut", ["A", "B"])
+def test_channels_of_a_narrow_network_are_rounded_and_never_none(shortcut: str) -> None:
+    narrow = cifar_resnet(8, widths=(10, 12, 30), width=0.26, shortcut=shortcut)
+    assert (narrow.conv1.out_channels, narrow.layer2[0].conv1.out_channels, narrow.linear.in_features) == (3, 3, 8)
+    tiny = cifar_resnet(8, width=1e-6, shortcut=shortcut)
+    assert tiny.conv1.out_channels == tiny.linear.in_features == 1
+    assert torch.isfinite(tiny(torch.rand(2, 3, 8, 8))).all()

@@ -7,43 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
-from torch import nn
+from tiny_training import Images, images, probe, write_teacher
 
 from edgekit.compress.options import CompressOptions, FinetuneOptions, MatchingOptions, PruneOptions
-from edgekit.compress.stage import HISTORY_NAME, STUDENT_NAME, CompressRequest, compress
+from edgekit.compress.stage import HISTORY_FORMAT, HISTORY_NAME, STUDENT_NAME, CompressRequest, compress
 from edgekit.core.canonical import read_json
-from edgekit.core.digests import digest_array
 from edgekit.core.progress import NullObserver
 from edgekit.core.stages import StageRecord
 from edgekit.errors import BadInputError
-from edgekit.interface.card import InputSpec, ModelCard
-from edgekit.teacher.architectures.registry import ARCHITECTURES
-from edgekit.teacher.checkpoint import LoadedModel, save_checkpoint
 from edgekit.teacher.load_options import LoadOptions
 from edgekit.teacher.loading import load_model
 from edgekit.teacher.surgery import Surgery, apply_surgery
-
-ARCH = "cifar_resnet"
-ARGUMENTS: dict[str, Any] = {"depth": 8, "classes": 3, "widths": [6, 8, 10], "shortcut": "A"}
-CARD = ModelCard(InputSpec(16, 16, std=(0.25, 0.25, 0.25)), ("a", "b", "c"))
-
-
-@dataclasses.dataclass(frozen=True)
-class Images:
-    pixels: npt.NDArray[np.uint8]
-    labels: npt.NDArray[np.int64]
-
-    @property
-    def digests(self) -> tuple[str, ...]:
-        return tuple(digest_array(image) for image in self.pixels)
-
-
-def images(count: int = 40, seed: int = 0) -> Images:
-    source = np.random.default_rng(seed)
-    return Images(source.integers(0, 256, (count, 16, 16, 3)).astype(np.uint8), source.integers(0, 3, count))
 
 
 def options(rate: float = 0.5, epochs: int = 1, loss: str = "swa", scope: str = "all") -> CompressOptions:
@@ -56,25 +32,12 @@ def options(rate: float = 0.5, epochs: int = 1, loss: str = "swa", scope: str = 
 
 @pytest.fixture
 def teacher(tmp_path: Path) -> Path:
-    with torch.random.fork_rng():
-        torch.manual_seed(4)
-        model: nn.Module = ARCHITECTURES.load(ARCH)(**ARGUMENTS).eval()
-        for module in model.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                nn.init.uniform_(module.weight, 0.5, 1.5)
-                nn.init.normal_(module.bias, 0.1, 0.2)
-    path = tmp_path / "teacher.pt"
-    save_checkpoint(path, LoadedModel(model, CARD, ARCH, ARGUMENTS, None, ""))
-    return path
+    return write_teacher(tmp_path / "teacher.pt")
 
 
 def run(teacher: Path, folder: Path, **settings: Any) -> StageRecord:
     request = {"data": images(), "options": options(), "threads": 1, **settings}
     return compress(CompressRequest(teacher, **request), folder)
-
-
-def probe() -> torch.Tensor:
-    return torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize("scope", ["all", "inner"])
@@ -95,8 +58,11 @@ def test_student_is_a_checkpoint_that_loads_on_its_own(teacher: Path, tmp_path: 
     assert "parameters" in facts["summary"]
     assert "skipped" not in facts
     history = read_json(tmp_path / "out" / HISTORY_NAME)
-    assert [epoch["epoch"] for epoch in history["epochs"]] == [1]
-    assert facts["last_epoch"] == history["epochs"][-1]
+    assert history["format"] == HISTORY_FORMAT
+    (only,) = history["runs"]
+    assert only["name"] == "fine-tune"
+    assert [epoch["epoch"] for epoch in only["epochs"]] == [1]
+    assert facts["last_epoch"] == only["epochs"][-1]
     assert set(record.outputs) == {STUDENT_NAME, HISTORY_NAME}
 
 
@@ -155,7 +121,7 @@ def test_skipped_stage_says_why_and_hands_the_teacher_on(
     assert student.surgery is None
     handed_on = student.model.state_dict()
     assert all(torch.equal(value, handed_on[name]) for name, value in original.model.state_dict().items())
-    assert read_json(tmp_path / "out" / HISTORY_NAME)["epochs"] == []
+    assert read_json(tmp_path / "out" / HISTORY_NAME)["runs"] == []
 
 
 def test_pruning_alone_leaves_the_kept_weights_as_they_were(teacher: Path, tmp_path: Path) -> None:

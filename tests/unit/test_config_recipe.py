@@ -20,6 +20,7 @@ from edgekit.config.documents import parse_yaml, read_policy
 from edgekit.config.recipe import (
     RECIPE_FORMAT,
     Recipe,
+    compares_taps,
     read_recipe,
     recipe_from_dict,
     recipe_presets,
@@ -28,6 +29,7 @@ from edgekit.config.recipe import (
 from edgekit.config.schema import recipe_schema
 from edgekit.core.canonical import dump_canonical
 from edgekit.errors import BadInputError, UnavailableError
+from edgekit.export.options import ExportOptions
 from edgekit.policy.document import load_preset, preset_names
 
 POLICY = load_preset("strict").to_dict()
@@ -84,6 +86,22 @@ def test_the_comparison_preset_differs_in_the_matching_term_alone() -> None:
 def test_quantise_only_neither_prunes_nor_trains() -> None:
     compress = read_recipe("quantise-only").compress
     assert (compress.prune.rate, compress.finetune.epochs, compress.matching.loss) == (0, 0, "none")
+
+
+def test_presets_of_compression_do_what_their_names_say() -> None:
+    distil, iterative, sparse = (read_recipe(name).compress for name in ("distil", "prune-iterative", "sparse"))
+    assert (distil.distil.weight, distil.distil.temperature, distil.prune.rate) == (0.9, 4, 0.5)
+    assert iterative.prune.rounds > 1
+    assert iterative.prune.round_epochs > 0
+    assert (sparse.prune.rate, sparse.sparsify.sparsity, sparse.sparsify.pattern) == (0, 0.9, "unstructured")
+    for compress in (distil, iterative, sparse):
+        assert compress.matching.loss == "swa"
+        assert compress.distil.student == "", "whose architecture that would be, no preset can know"
+
+
+@pytest.mark.parametrize(("method", "expected"), [("grad-cam", True), ("hires-cam", True), ("input-gradient", False)])
+def test_maps_of_pixels_are_on_no_tap(method: str, expected: bool) -> None:
+    assert compares_taps(Recipe(export=ExportOptions(method=method))) == expected
 
 
 @given(

@@ -16,7 +16,7 @@ from torch import nn
 from edgekit.core.digests import digest_file
 from edgekit.errors import BadInputError, UnavailableError
 from edgekit.interface.card import InputSpec, ModelCard
-from edgekit.teacher.architectures.construct import construct
+from edgekit.teacher.architectures.construct import classes_argument, construct
 from edgekit.teacher.architectures.libraries import LIBRARIES, split_library_name
 from edgekit.teacher.checkpoint import LoadedModel, save_checkpoint
 from edgekit.teacher.load_options import LoadOptions
@@ -165,6 +165,13 @@ def test_a_package_that_is_not_installed(
         with pytest.raises(UnavailableError) as caught:
             attempt()
         assert caught.value.hint == f'pip install "edgekit[{name}]"'
+
+
+def test_it_is_told_how_many_classes_there_are(name: str, library: Library) -> None:
+    argument = classes_argument(f"{name}:tiny")
+    assert argument is not None
+    assert construct(f"{name}:tiny", {argument: 6})(torch.rand(1, 3, 17, 15)).shape == (1, 6)
+    assert library.calls == [{"name": "tiny", "pretrained": False, "classes": 6}]
 
 
 def test_an_unknown_model(name: str, library: Library) -> None:

@@ -6,6 +6,7 @@ Tensor names are those of github.com/akamaster/pytorch_resnet_cifar10, so its pu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -101,6 +102,7 @@ def cifar_resnet(
     widths: Sequence[int] = (16, 32, 64),
     stem_stride: int = 1,
     shortcut: str = "A",
+    width: float = 1.0,
 ) -> CifarResNet:
     """A residual network of `depth` = 6 n + 2 layers.
 
@@ -111,6 +113,7 @@ def cifar_resnet(
         stem_stride: Stride of the first convolution; 2 for inputs larger than CIFAR's.
         shortcut: Where the shape changes: "A" subsamples and pads channels with zeros, half before and half after;
             "B" projects with a 1x1 convolution and batch norm.
+        width: Multiplier of `widths`, above 0; what comes out is rounded, and at least 1.
 
     Raises:
         BadInputError: An argument is outside what the family knows.
@@ -124,6 +127,9 @@ def cifar_resnet(
         problem = ("three widths, none smaller than the one before", str(tuple(widths)))
     elif classes < 2 or stem_stride < 1:
         problem = ("at least two classes and a stem stride of at least 1", f"{classes} and {stem_stride}")
+    elif not 0 < width < math.inf:
+        problem = ("a width above 0", str(width))
     if problem is not None:
         raise BadInputError("cifar_resnet cannot be built.", expected=problem[0], found=problem[1])
-    return CifarResNet((depth - 2) // 6, classes, widths, stem_stride, shortcut)
+    scaled = [max(1, round(channels * width)) for channels in widths]
+    return CifarResNet((depth - 2) // 6, classes, scaled, stem_stride, shortcut)

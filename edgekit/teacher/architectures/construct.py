@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from functools import partial
 from importlib import import_module
@@ -13,7 +14,10 @@ from edgekit.errors import BadInputError, EdgekitError
 from edgekit.teacher.architectures.libraries import LIBRARIES, split_library_name
 from edgekit.teacher.architectures.registry import ARCHITECTURES, CONFIGURED
 
-__all__ = ["construct", "known_card"]
+__all__ = ["classes_argument", "construct", "known_card"]
+
+# What factories call their number of logits.
+_CLASSES_ARGUMENTS = ("classes", "num_classes")
 
 
 def construct(arch: str, arguments: Mapping[str, Any]) -> nn.Module:
@@ -48,6 +52,25 @@ def known_card(arch: str, model: nn.Module) -> dict[str, Any]:
     """Card entries that the library of `arch` knows about its model; none for other architectures."""
     named = split_library_name(arch)
     return {} if named is None else LIBRARIES.load(named[0]).card(model, named[1])
+
+
+def classes_argument(arch: str) -> str | None:
+    """The argument by which the factory of `arch` is told the number of its logits; None where there is none.
+
+    Built-in architectures and those of a user are asked for a parameter called "classes" or "num_classes".
+
+    Raises:
+        BadInputError: The architecture is unknown or cannot be imported.
+        UnavailableError: It needs a package that is not installed.
+    """
+    named = split_library_name(arch)
+    if named is not None:
+        return LIBRARIES.load(named[0]).classes_argument
+    try:
+        parameters = inspect.signature(_factory(arch)).parameters
+    except (TypeError, ValueError):  # no function, or one that does not tell
+        return None
+    return next((name for name in _CLASSES_ARGUMENTS if name in parameters), None)
 
 
 def _factory(arch: str) -> Any:

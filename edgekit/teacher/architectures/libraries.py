@@ -25,7 +25,13 @@ _NAME = re.compile(r"\w[\w.\-]*")
 
 
 class ModelLibrary(Protocol):
-    """A package with a table of classifiers."""
+    """A package with a table of classifiers.
+
+    Attributes:
+        classes_argument: Name of the argument of `construct` that says how many logits there are.
+    """
+
+    classes_argument: str
 
     def construct(self, name: str, arguments: Mapping[str, Any]) -> nn.Module:
         """The network `name` with random weights. Raises `BadInputError` or `UnavailableError`."""

@@ -19,6 +19,8 @@ _LOADING = ("pretrained", "checkpoint", "cache_dir", "features_only")
 class Timm:
     """The library timm."""
 
+    classes_argument = "num_classes"
+
     def construct(self, name: str, arguments: Mapping[str, Any]) -> nn.Module:
         """The network `name` with random weights; `arguments` as `timm.create_model` takes them."""
         check_library_arguments(f"timm:{name}", arguments, _LOADING)

@@ -19,6 +19,8 @@ _LOADING = ("weights", "pretrained", "progress")
 class Torchvision:
     """The library torchvision."""
 
+    classes_argument = "num_classes"
+
     def construct(self, name: str, arguments: Mapping[str, Any]) -> nn.Module:
         """The network `name` with random weights; `arguments` as `torchvision.models.get_model` takes them."""
         check_library_arguments(f"torchvision:{name}", arguments, _LOADING)
