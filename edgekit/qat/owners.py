@@ -54,7 +54,8 @@ def find_owners(
 ) -> tuple[tuple[Owner, ...], tuple[str, ...]]:
     """The owners of the weights on the way to the logits.
 
-    Only what was compared counts: the module's numbers, folded, are the stored ones.
+    Only what was seen counts: the module's numbers, folded, are the stored ones, and the answer has a gradient with
+    respect to them, which fixed weights have not.
 
     Args:
         graph: Exported from `model`.
@@ -67,6 +68,7 @@ def find_owners(
     """
     modules = dict(model.named_modules())
     before = _convolutions_before(model, images)
+    felt = _felt_parameters(model, images)
     found: list[Owner] = []
     lost: set[str] = set()
     for index in graph.forward:
@@ -76,8 +78,10 @@ def find_owners(
         if not graph.is_constant(weight) or graph.is_constant(graph.nodes[index].input[0]):
             lost.update(name for name in graph.nodes[index].input if name and graph.is_constant(name))
             continue
+        candidates = _candidates(graph, index, modules, before)
         owner = next(
-            (item for item in _candidates(graph, index, modules, before) if _holds(graph, item, modules)), None
+            (item for item in candidates if id(modules[item.module].weight) in felt and _holds(graph, item, modules)),
+            None,
         )
         if owner is None:
             lost.update(name for name in graph.nodes[index].input[1:] if name and graph.is_constant(name))
@@ -129,6 +133,20 @@ def _convolutions_before(model: nn.Module, images: torch.Tensor) -> Mapping[str,
                 stack.callback(handle.remove)
         model(images)
     return before
+
+
+def _felt_parameters(model: nn.Module, images: torch.Tensor) -> frozenset[int]:
+    """Identities of the parameters that the answer has a gradient with respect to."""
+    parameters = dict(model.named_parameters())
+    leaves = {name: parameter.detach().clone().requires_grad_() for name, parameter in parameters.items()}
+    with evaluating(model):
+        answer = torch.func.functional_call(model, leaves, (images,))
+    gradients = torch.autograd.grad(answer.sum(), list(leaves.values()), allow_unused=True)
+    return frozenset(
+        id(parameter)
+        for parameter, gradient in zip(parameters.values(), gradients, strict=True)
+        if gradient is not None
+    )
 
 
 def _candidates(

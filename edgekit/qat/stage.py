@@ -155,7 +155,7 @@ def _trained(request: QatRequest, folder: Path, observer: Observer) -> Mapping[s
     table = read_scales(request.calibrated / SCALES_NAME)
     learned = _learn(request, teacher, student, graph, table, observer)
     for name in learned.frozen:
-        observer.noted(f"qat: {name!r} stays as it is: no module of the network holds it alone")
+        observer.noted(f"qat: {name!r} stays as it is: it is no weight that a module of the network learns")
     stored = {name: learned.network.stored(name) for name in weight_names(graph)}
     write_back(learned.owners, stored, student.model)
     save_checkpoint(folder / STUDENT_NAME, student)

@@ -94,12 +94,12 @@ def train_a_little(network: Interpreter, pixels: torch.Tensor) -> None:
     for _ in range(3):
         logits = network(pixels)
         loss = functional.cross_entropy(logits, torch.arange(len(pixels)) % logits.shape[1])
+        sizes = [0.02 * float(weight.detach().abs().max()) for weight in weights] + [0.01] * len(drifts)
         gradients = torch.autograd.grad(loss, [*weights, *drifts], allow_unused=True)
         with torch.no_grad():
-            for parameter, gradient in zip([*weights, *drifts], gradients, strict=True):
+            for learned, gradient, size in zip([*weights, *drifts], gradients, sizes, strict=True):
                 if gradient is not None:
-                    size = 0.01 if any(parameter is drift for drift in drifts) else 0.02 * parameter.abs().max()
-                    parameter -= size * gradient / gradient.abs().max().clamp(min=1e-20)
+                    learned.sub_(size * gradient / gradient.abs().max().clamp(min=1e-20))
         assert network.quantiser is not None
         network.quantiser.hold()
 
