@@ -45,6 +45,7 @@ __all__ = [
     "gate",
     "golden",
     "inspect",
+    "qat",
     "verify",
 ]
 
@@ -193,6 +194,61 @@ def calibrate(  # noqa: PLR0913 - all but three by keyword
     return run(request, Path(output), observer)
 
 
+def qat(  # noqa: PLR0913 - all but three by keyword
+    model: PathLike,
+    data: PathLike,
+    output: PathLike,
+    *,
+    student: PathLike,
+    exported: PathLike,
+    calibrated: PathLike,
+    target: str = "cpu",
+    **options: Any,
+) -> StageRecord:
+    """Train a student with the rounding of its INT8 engine; see `edgekit.qat.stage`.
+
+    Args:
+        model: The teacher's file.
+        data: Labelled images.
+        output: Folder to fill.
+        student: Folder that `compress` filled.
+        exported: Folder that `export` filled from that student.
+        calibrated: Folder that `calibrate` filled from that graph.
+        target: Target name.
+        **options: calib, recipe, load, seed, observer, as for `golden`.
+    """
+    from edgekit.compress.stage import STUDENT_NAME, student_load
+    from edgekit.errors import BadInputError
+    from edgekit.qat.stage import QatRequest
+    from edgekit.qat.stage import qat as run
+    from edgekit.targets.loader import resolve_target
+
+    wanted = resolve_target(target)
+    with _given(model, data, **options) as given:
+        train, card = given.images.train, given.loaded.card
+        if train is None:
+            raise BadInputError(
+                "There are no images to train on: the data holds held-out images only.", where=str(data)
+            )
+        request = QatRequest(
+            teacher=given.model,
+            student=Path(student) / STUDENT_NAME,
+            exported=Path(exported),
+            calibrated=Path(calibrated),
+            data=train.for_training(card.input, given.observer),
+            images=given.images.calibration.prepared(card.input),
+            opset=wanted.opset,
+            options=given.recipe.qat,
+            compress=given.recipe.compress,
+            export=given.recipe.export,
+            load=given.load,
+            student_load=student_load(given.loaded, given.load, given.recipe.compress.distil.student),
+            operators=wanted.operators,
+            seed=given.seed,
+        )
+        return run(request, Path(output), given.observer)
+
+
 def verify(path: PathLike, *, policy: Policy | None = None, observer: Observer = NULL_OBSERVER) -> Verification:
     """Run a bundle's engine on its golden set, here and now, and judge its maps."""
     from edgekit.bundle.open import open_bundle
@@ -223,7 +279,8 @@ def bundle(
     from edgekit.targets.loader import resolve_target
 
     recipe = recipe or Recipe()
-    folders = BuildFolders(Path(build_dir))
+    trained = recipe.qat.epochs > 0
+    folders = BuildFolders(Path(build_dir), trained_quantised=trained)
     chosen = resolve_target(target)
     engine, policy = engine_for(chosen), read_policy(recipe.policy)
     records = {
@@ -233,6 +290,7 @@ def bundle(
             ("compress", folders.compress),
             ("export", folders.export),
             ("calibrate", folders.calibrate),
+            *((("qat", folders.qat),) if trained else ()),
         )
     }
     records |= run_engines(EnginesRequest(folders, engine, policy, recipe.select.latency_runs), observer)

@@ -25,7 +25,15 @@ from edgekit.core.progress import NULL_OBSERVER, Observer
 from edgekit.core.stages import Stage, StageRecord, run_stage
 from edgekit.errors import BadInputError, DefectError
 
-__all__ = ["CALIBRATION_NAME", "MODEL_NAME", "CalibrateRequest", "QuantisedGraph", "calibrate", "quantise_graph"]
+__all__ = [
+    "CALIBRATION_NAME",
+    "MODEL_NAME",
+    "CalibrateRequest",
+    "QuantisedGraph",
+    "calibrate",
+    "check_rules",
+    "quantise_graph",
+]
 
 MODEL_NAME = "model.onnx"
 CALIBRATION_NAME = "calibration.json"
@@ -143,7 +151,7 @@ def quantise_graph(
     )
     table = table_from_ranges(graph, placement, fmt, ranges, provenance)
     model = write_qdq(graph, table)
-    _check_rules(model, fmt)
+    check_rules(model, fmt)
     _note_float_weights(graph, placement, options, observer)
     return QuantisedGraph(model, table, placement, calibrator.statistics(context))
 
@@ -212,7 +220,8 @@ def _facts(graph: ExplainedGraph, result: QuantisedGraph, images: int) -> dict[s
     }
 
 
-def _check_rules(model: Any, fmt: NumberFormat) -> None:
+def check_rules(model: Any, fmt: NumberFormat) -> None:
+    """Raise `DefectError` where a Q/DQ `onnx.ModelProto` breaks a rule of the runtime it was placed for."""
     violations = check_tensorrt_rules(model) if fmt.placement == "tensorrt" else ()
     if violations:
         raise DefectError(

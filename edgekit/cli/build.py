@@ -64,9 +64,9 @@ def command(
 ) -> ExitCode:
     """Compress a classifier, verify its maps on the engine that ships, and bundle it.
 
-    Runs golden, compress, export, calibrate, build, verify and bundle; what is unchanged since the last run is not
-    done again. The bundle goes to OUTPUT/release when the policy passed, else to OUTPUT/candidate, and the exit code
-    is the verdict: 0 pass, 1 fail, 6 inconclusive.
+    Runs golden, compress, export, calibrate, qat where the recipe asks for it, build, verify and bundle; what is
+    unchanged since the last run is not done again. The bundle goes to OUTPUT/release when the policy passed, else to
+    OUTPUT/candidate, and the exit code is the verdict: 0 pass, 1 fail, 6 inconclusive.
     """
     from dataclasses import replace
 

@@ -51,6 +51,10 @@ COMMANDS: Mapping[str, CommandEntry] = MappingProxyType(
             "edgekit.cli.calibrate:command",
             "Find INT8 ranges for an exported graph and write them as a scale table and explicit Q/DQ nodes.",
         ),
+        "qat": CommandEntry(
+            "edgekit.cli.qat:command",
+            "Train a calibrated student with the rounding of its INT8 engine in place, its scales too.",
+        ),
         "verify": CommandEntry(
             "edgekit.cli.verify:command",
             "Run the engine on its golden set here and now, and judge its maps; the exit code is the verdict.",

@@ -123,7 +123,7 @@ class Training:
             threads=self.threads,
             name=name,
         )
-        records = train(student, self.teacher, self.images, plan, self.observer)
+        records = train(student, self.teacher, self.images, plan, self.observer, workplace=self.place(name))
         self.runs.append(TrainingRun(name, records))
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, get_type_hints
 
 from edgekit.calibrate.options import CalibrateOptions
-from edgekit.compress.options import CompressOptions
+from edgekit.compress.options import CompressOptions, QatOptions
 from edgekit.config.documents import load_document, parse_yaml
 from edgekit.config.names import is_file_name
 from edgekit.errors import BadInputError, UnavailableError
@@ -50,6 +50,7 @@ class Recipe:
         compress: Pruning, fine-tuning and the term that holds the map.
         export: How the explained graph is written and checked.
         calibrate: How INT8 ranges are found.
+        qat: Training with the rounding of INT8 in place.
         select: When INT8 is worth shipping.
         policy: The tolerance: the name of a policy preset, or a policy document.
     """
@@ -58,6 +59,7 @@ class Recipe:
     compress: CompressOptions = field(default_factory=CompressOptions)
     export: ExportOptions = field(default_factory=ExportOptions)
     calibrate: CalibrateOptions = field(default_factory=CalibrateOptions)
+    qat: QatOptions = field(default_factory=QatOptions)
     select: SelectOptions = field(default_factory=SelectOptions)
     policy: str | Mapping[str, Any] = "default"
 

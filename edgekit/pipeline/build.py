@@ -1,6 +1,6 @@
 """The main job: from a trained classifier and images to a gated bundle.
 
-    golden -> compress -> export -> calibrate -> build -> verify -> bundle
+    golden -> compress -> export -> calibrate (-> qat) -> build -> verify -> bundle
 
 Each stage is skipped when its inputs and options are unchanged, so the same command after a kill, or after a change
 of policy, does only what is missing. Everything that can be refused is refused before the first long stage.
@@ -22,6 +22,7 @@ from edgekit.core.files import check_writable_directory
 from edgekit.core.progress import NULL_OBSERVER, Observer
 from edgekit.core.stages import StageRecord
 from edgekit.engines.protocol import EngineOptions
+from edgekit.errors import BadInputError
 from edgekit.pipeline.data import BuildData, DataRequest, load_data
 from edgekit.pipeline.engines import EnginesRequest, engine_for, run_engines
 from edgekit.pipeline.folders import BuildFolders
@@ -93,9 +94,14 @@ class Plan:
             "format": self.teacher.format,
             "compress": outline(self.request.recipe.compress, has_images=self.data.train is not None),
             "images": sizes,
-            "stages": ["golden", "compress", "export", "calibrate", "build", "verify", "bundle"],
+            "stages": list(_stages(self.request.recipe)),
             "seed": self.request.seed,
         }
+
+
+def _stages(recipe: Recipe) -> tuple[str, ...]:
+    trained = ("qat",) if recipe.qat.epochs > 0 else ()
+    return ("golden", "compress", "export", "calibrate", *trained, "build", "verify", "bundle")
 
 
 def plan(request: BuildRequest, observer: Observer = NULL_OBSERVER) -> Plan:
@@ -133,7 +139,31 @@ def plan(request: BuildRequest, observer: Observer = NULL_OBSERVER) -> Plan:
             where=str(request.model),
             compares_taps=compares_taps(request.recipe),
         )
+    _check_qat(request, teacher, data)
     return Plan(request, target, engine, policy, teacher, data)
+
+
+def _check_qat(request: BuildRequest, teacher: LoadedModel, data: BuildData) -> None:
+    """Refuse what the qat stage would refuse after minutes of work."""
+    recipe = request.recipe
+    if recipe.qat.epochs == 0:
+        return
+    if not recipe.compress.distil.student:
+        # A student of another architecture is a network, whatever its teacher is.
+        teacher.capabilities.check_qat(recipe.qat.epochs, format_name=teacher.format, where=str(request.model))
+    if data.train is None:
+        raise BadInputError(
+            "There are no images to train on: the data holds held-out images only.",
+            where=str(request.data),
+            expected="training images, or a recipe with qat.epochs 0",
+            found=f"qat.epochs {recipe.qat.epochs}",
+        )
+    if recipe.export.batch != 0:
+        raise BadInputError(
+            "A graph that takes batches of one size alone cannot be trained with quantisation.",
+            expected="export.batch 0, or qat.epochs 0",
+            found=f"export.batch {recipe.export.batch} and qat.epochs {recipe.qat.epochs}",
+        )
 
 
 def build(request: BuildRequest, observer: Observer = NULL_OBSERVER) -> BuildResult:
@@ -143,9 +173,11 @@ def build(request: BuildRequest, observer: Observer = NULL_OBSERVER) -> BuildRes
         EdgekitError: As `plan` and the stages.
     """
     checked = plan(request, observer)
-    folders = BuildFolders(request.output)
+    folders = BuildFolders(request.output, trained_quantised=request.recipe.qat.epochs > 0)
     records = _student(checked, folders, observer)
     records["calibrate"] = _calibrated(checked, folders, observer)
+    if request.recipe.qat.epochs > 0:
+        records["qat"] = _trained_quantised(checked, folders, records["compress"], observer)
     wanted = EnginesRequest(
         folders=folders,
         engine=checked.engine,
@@ -235,3 +267,31 @@ def _calibrated(checked: Plan, folders: BuildFolders, observer: Observer) -> Sta
         options=checked.request.recipe.calibrate,
     )
     return calibrate(wanted, folders.calibrate, observer)
+
+
+def _trained_quantised(
+    checked: Plan, folders: BuildFolders, compressed: StageRecord, observer: Observer
+) -> StageRecord:
+    from edgekit.compress.stage import STUDENT_NAME, student_load
+    from edgekit.qat.stage import QatRequest, qat
+
+    request, recipe, data = checked.request, checked.request.recipe, checked.data
+    card = checked.teacher.card
+    assert data.train is not None, "refused by plan()"
+    wanted = QatRequest(
+        teacher=request.model,
+        student=folders.compress / STUDENT_NAME,
+        exported=folders.export,
+        calibrated=folders.calibrate,
+        data=data.train.for_training(card.input, observer),
+        images=data.calibration.prepared(card.input),
+        opset=checked.target.opset,
+        options=recipe.qat,
+        compress=recipe.compress,
+        export=recipe.export,
+        load=request.load,
+        student_load=student_load(checked.teacher, request.load, _student_arch(recipe, compressed)),
+        operators=checked.target.operators,
+        seed=request.seed,
+    )
+    return qat(wanted, folders.qat, observer)

@@ -65,7 +65,7 @@ def run_engines(request: EnginesRequest, observer: Observer = NULL_OBSERVER) -> 
         EdgekitError: As the stages.
     """
     folders = request.folders
-    graphs = {"int8": folders.calibrate / MODEL_NAME, "fp32": folders.export / "model.onnx"}
+    graphs = {"int8": folders.final_calibrate / MODEL_NAME, "fp32": folders.final_export / "model.onnx"}
     artifacts = {name: folders.engine(name) / ARTIFACT_NAME for name in CANDIDATES}
     records = {}
     for name, graph in graphs.items():

@@ -16,9 +16,11 @@ class BuildFolders:
 
     Attributes:
         output: The folder given with --output.
+        trained_quantised: The recipe trains with quantisation, so that what ships comes out of the qat stage.
     """
 
     output: Path
+    trained_quantised: bool = False
 
     @property
     def stages(self) -> Path:
@@ -44,6 +46,21 @@ class BuildFolders:
     def calibrate(self) -> Path:
         """Scale table and Q/DQ graph."""
         return self.stages / "calibrate"
+
+    @property
+    def qat(self) -> Path:
+        """Student, explained graph, scale table and Q/DQ graph after training with quantisation."""
+        return self.stages / "qat"
+
+    @property
+    def final_export(self) -> Path:
+        """The explained FP32 graph of the network that ships."""
+        return self.qat / "export" if self.trained_quantised else self.export
+
+    @property
+    def final_calibrate(self) -> Path:
+        """Scale table and Q/DQ graph of the network that ships."""
+        return self.qat / "calibrate" if self.trained_quantised else self.calibrate
 
     def engine(self, candidate: str) -> Path:
         """The built artifact of one candidate."""

@@ -209,7 +209,7 @@ def _write(  # noqa: PLR0913, PLR0917 - one call, one place: every part of a bun
     }
     contents.pop(f"{layout.GOLDEN}/record.json")
     if name == "int8":
-        contents[layout.SCALES] = folders.calibrate / "scales.json"
+        contents[layout.SCALES] = folders.final_calibrate / "scales.json"
         contents[layout.REFERENCE] = folders.engine("fp32") / ARTIFACT_NAME
     with foreign_os_errors(destination, "write the report"):
         scratch = Path(tempfile.mkdtemp(prefix="edgekit-report-"))

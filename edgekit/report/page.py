@@ -34,6 +34,7 @@ _STAGE_WORDS: Mapping[str, str] = MappingProxyType(
         "compress": "The student: the teacher pruned or made sparse, or another network, trained with its maps held.",
         "export": "Network and map become one ONNX graph, checked against the original.",
         "calibrate": "Value ranges are measured, and the INT8 graph is written with explicit quantisation.",
+        "qat": "Weights and scales are trained with the rounding of the INT8 graph in place.",
         "build": "The engine is made for the target.",
         "verify": "The engine answers the golden set; answers and maps are scored and judged.",
         "latency": "The engines are timed side by side, one image at a time.",

@@ -62,6 +62,26 @@ class Capabilities:
                 hint=self.remedy,
             )
 
+    def check_qat(self, epochs: int, *, format_name: str, where: str) -> None:
+        """Refuse quantisation-aware training where it is asked for and impossible.
+
+        Args:
+            epochs: Epochs asked for.
+            format_name: The model's format, for the message.
+            where: The model's file, for the message.
+
+        Raises:
+            BadInputError: The model cannot be trained further.
+        """
+        if epochs > 0 and not self.finetune:
+            raise BadInputError(
+                f"A model of the format {format_name!r} cannot be trained further, with quantisation or without.",
+                where=where,
+                expected="a recipe with qat.epochs 0",
+                found=f"qat.epochs {epochs}",
+                hint=self.remedy,
+            )
+
 
 AS_NETWORK = Capabilities()
 GRAPH_ONLY = Capabilities(prune=False, finetune=False, remedy=COMPRESS_REMEDY)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,6 +15,7 @@ from edgekit.compress.distillation.losses import distillation_loss, form_for
 from edgekit.compress.matching.distance import REFERENCE_CELLS
 from edgekit.compress.matching.protocol import MatchingLoss, MatchingTerm
 from edgekit.compress.matching.registry import MATCHING
+from edgekit.compress.matching.second_order import differentiable_twice
 from edgekit.compress.training.checks import check_teacher, dead_tap, diverged
 from edgekit.compress.training.mixed_precision import half_forward, in_float32_at
 from edgekit.compress.training.plan import EpochRecord, TrainPlan
@@ -101,7 +103,9 @@ class Loss:
             BadInputError: The teacher's answers are not finite, or the maps cannot be compared.
         """
         plan = self._plan
-        seen = self._seen(student, (plan.matched_in_student if taps is None else taps) if self.matches else (), x)
+        matched = (plan.matched_in_student if taps is None else taps) if self.matches else ()
+        beyond = differentiable_twice if self._matching.needs_sensitivity else nullcontext
+        seen = self._seen(student, matched, x, beyond)
         teacher = self._asked_teacher(x, where) if self.asks_teacher else None
         term = self._matching(teacher or seen, seen, self._generator)
         supervised = supervised_loss(seen.logits, labels, plan.card.task)
@@ -110,9 +114,15 @@ class Loss:
         loss = (1 - share) * supervised + share * distillation + plan.matching.beta * term.value
         return loss, _step(loss, supervised, distillation, term, seen.logits, labels)
 
-    def _seen(self, model: nn.Module, taps: tuple[Tap, ...], x: torch.Tensor) -> Tapped:
+    def _seen(
+        self,
+        model: nn.Module,
+        taps: tuple[Tap, ...],
+        x: torch.Tensor,
+        beyond: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> Tapped:
         with in_float32_at(model, taps, self._half), half_forward(self._half, x.device):
-            seen = forward_with_taps(model, taps, x)
+            seen = forward_with_taps(model, taps, x, beyond=beyond)
         return replace(seen, logits=seen.logits.float()) if self._half is not None else seen
 
     def _distillation(self, seen: Tapped, teacher: Tapped | None) -> torch.Tensor:

@@ -1,0 +1,131 @@
+"""A build that trains with quantisation: what ships, what the runtime says of it, and what is refused at once."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from qat_networks import run
+
+from edgekit import api
+from edgekit.bundle import layout
+from edgekit.calibrate.graph import LOGITS, read_graph
+from edgekit.calibrate.scale_table import read_scales
+from edgekit.cli.main import run as run_command
+from edgekit.compress.options import CompressOptions, FinetuneOptions, PruneOptions, QatOptions
+from edgekit.config.recipe import Recipe, recipe_to_dict
+from edgekit.core.digests import digest_file
+from edgekit.demo.dataset import DemoSizes, write_demo_dataset
+from edgekit.demo.network import teacher_path
+from edgekit.errors import BadInputError
+from edgekit.export.options import ExportOptions
+from edgekit.pipeline.build import BuildRequest, plan
+from edgekit.pipeline.folders import BuildFolders
+from edgekit.pipeline.release import BuildResult
+from edgekit.qat.interpreter import Interpreter, weight_names
+from edgekit.qat.quantiser import Quantiser
+from edgekit.targets.loader import resolve_target
+from edgekit.teacher.options import GoldenOptions
+
+RECIPE = Recipe(
+    golden=GoldenOptions(samples=60),
+    compress=CompressOptions(
+        prune=PruneOptions(rate=0.1),
+        finetune=FinetuneOptions(epochs=0, max_images=96, batch_size=32),
+    ),
+    qat=QatOptions(epochs=1, learning_rate=0.005, scale_learning_rate=0.01),
+    policy="lenient",
+)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("images") / "images"
+    write_demo_dataset(folder, DemoSizes(train=120, val=90), seed=11)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def built(images: Path, tmp_path_factory: pytest.TempPathFactory) -> BuildResult:
+    return api.build(teacher_path(), data=images, output=tmp_path_factory.mktemp("build"), recipe=RECIPE)
+
+
+def test_what_ships_is_what_was_trained(built: BuildResult) -> None:
+    folders = BuildFolders(built.folder.parent, trained_quantised=True)
+    assert built.records["qat"].facts["number_format"] == resolve_target("cpu").number_format
+    assert built.manifest.status == "released", built.verdict.to_dict_in_words()
+    stage = folders.qat / "calibrate"
+    assert digest_file(built.folder / layout.SCALES) == digest_file(stage / "scales.json")
+    # The engine of ONNX Runtime is the graph itself.
+    assert digest_file(built.folder / layout.MODEL) == digest_file(stage / "model.onnx")
+    assert digest_file(built.folder / layout.REFERENCE) == digest_file(folders.qat / "export/model.onnx")
+    assert digest_file(built.folder / layout.MODEL) != digest_file(folders.calibrate / "model.onnx")
+
+
+def test_its_logits_are_those_of_the_rounded_network(built: BuildResult) -> None:
+    folders = BuildFolders(built.folder.parent, trained_quantised=True)
+    graph = read_graph(folders.final_export / "model.onnx")
+    table = read_scales(folders.final_calibrate / "scales.json")
+    network = Interpreter(graph, weight_names(graph), Quantiser(graph, table)).eval()
+    pixels = np.random.default_rng(3).normal(0, 1, (16, *graph.input_shape)).astype(np.float32)
+    with torch.no_grad():
+        wanted = network(torch.from_numpy(pixels)).numpy()
+    shipped = onnx.load(built.folder / layout.MODEL)
+    for optimised in (False, True):
+        (found,) = run(shipped, pixels, [LOGITS], optimised=optimised)
+        assert np.abs(found - wanted).max() <= np.abs(wanted).max() / 127
+
+
+def test_the_report_and_the_lineage_tell_of_it(built: BuildResult) -> None:
+    lineage = json.loads((built.folder / layout.LINEAGE).read_text())
+    assert lineage["qat"]["facts"]["summary"] == built.records["qat"].facts["summary"]
+    page = next((built.folder / "report").glob("*.html")).read_text()
+    assert "trained with the rounding of the INT8 graph" in page
+
+
+def test_it_can_be_bundled_again_from_its_folder(built: BuildResult) -> None:
+    again = api.bundle(built.folder.parent, recipe=RECIPE)
+    assert again.manifest == built.manifest
+
+
+def test_a_dry_run_lists_the_stage(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for recipe, listed in ((RECIPE, True), (replace(RECIPE, qat=QatOptions()), False)):
+        path = tmp_path / "recipe.json"
+        path.write_text(json.dumps(recipe_to_dict(recipe)))
+        asked = ["build", teacher_path(), "--data", images, "--recipe", path, "--output", tmp_path / "out"]
+        assert run_command([*map(str, asked), "--dry-run", "--json"]) == 0
+        assert ("qat" in json.loads(capsys.readouterr().out)["stages"]) == listed
+
+
+def test_the_stage_is_a_command(
+    built: BuildResult, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On the build's own folders it asks for the very same work, and so does nothing."""
+    path = tmp_path / "recipe.json"
+    path.write_text(json.dumps(recipe_to_dict(RECIPE)))
+    folders = BuildFolders(built.folder.parent, trained_quantised=True)
+    written = (folders.qat / "record.json").stat().st_mtime_ns
+    asked = ["qat", teacher_path(), "--data", images, "--recipe", path, "--output", folders.qat]
+    asked += ["--student", folders.compress, "--exported", folders.export, "--calibrated", folders.calibrate]
+    assert run_command([*map(str, asked), "--quiet", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["key"] == built.records["qat"].key
+    assert (folders.qat / "record.json").stat().st_mtime_ns == written
+
+
+def test_what_cannot_be_trained_is_refused_before_the_first_stage(images: Path, tmp_path: Path) -> None:
+    fixed = replace(RECIPE, export=ExportOptions(batch=1))
+    with pytest.raises(BadInputError, match="batches of one size alone"):
+        plan(BuildRequest(teacher_path(), images, tmp_path / "out", recipe=fixed))
+    held_out = tmp_path / "held-out"
+    for source in sorted((images / "images" / "val").glob("*.png")):
+        folder = held_out / "val" / source.stem.split("-", 1)[1]
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, folder)
+    with pytest.raises(BadInputError, match="no images to train on"):
+        plan(BuildRequest(teacher_path(), held_out, tmp_path / "out", recipe=RECIPE, calib=images / "images" / "train"))
