@@ -89,7 +89,7 @@ class Profile:
         return replace(recipe, finetune=replace(recipe.finetune, epochs=epochs))
 
 
-_STRUCTURED = Recipe(FinetuneOptions(batch_size=32, learning_rate=0.01), prune=PruneOptions(rate=0.5))
+_STRUCTURED = Recipe(FinetuneOptions(batch_size=32, learning_rate=0.03), prune=PruneOptions(rate=0.5))
 _RECIPES = {
     "structured": _STRUCTURED,
     "scrambled": _STRUCTURED,
