@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from paper.collect import AGREEMENT, Group, References, margin
+from paper.collect import AGREEMENT, Group, Numbers, margin
 from paper.context import Context
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["text_of"]
 
+_Beside = Mapping[str, Numbers]
 _ANSWERS = ("accuracy", "class_map", "macro_f1")
 _MAPS = tuple(f"grad-cam/agreement/{name}" for name in AGREEMENT)
 _PLACES = tuple(f"grad-cam/{name}" for name in ("pixel-auc", "pointing", "pointing-near", "energy-inside"))
@@ -47,12 +48,14 @@ def text_of(context: Context, found: Results, scope: str, figures: Sequence[str]
     lines += _verdict_table(found.verdicts)
     lines += _unmet(found.verdicts)
     lines += _scrambled(found.groups, scope)
-    for references in found.references:
-        groups = [g for g in found.groups if (g.dataset, g.network) == (references.dataset, references.network)]
-        lines += ["", f"## {references.dataset}, {references.network}", ""]
-        lines += _reference_tables(references, scope)
-        for group in groups:
-            lines += _group_tables(group, references, scope)
+    references = {(each.dataset, each.network): each for each in found.references}
+    for key in dict.fromkeys((group.dataset, group.network) for group in found.groups):
+        lines += ["", f"## {key[0]}, {key[1]}", ""]
+        beside = references[key].values[scope] if key in references else {}
+        lines += _reference_table(beside) if beside else ["Noise floors are not there yet."]
+        for group in found.groups:
+            if (group.dataset, group.network) == key:
+                lines += _group_tables(group, beside, scope)
     lines += _sweeps(found)
     if figures:
         lines += ["", "## Figures", "", *(f"![{name}]({name})\n" for name in figures)]
@@ -157,34 +160,27 @@ def _scrambled(groups: Sequence[Group], scope: str) -> list[str]:
     return lines + _table(["data", "head", "loss", *map(_word, metrics)], rows)
 
 
-def _reference_tables(references: References, scope: str) -> list[str]:
-    values = references.values[scope]
+def _reference_table(beside: _Beside) -> list[str]:
+    metrics = (*_ANSWERS, *_MAPS, *_PLACES, *_CURVES)
     rows = [
-        [_FLOOR_WORDS[name], *(_spread(numbers.get(metric)) for metric in (*_ANSWERS, *_MAPS, *_PLACES, *_CURVES))]
-        for name, numbers in values.items()
+        [_FLOOR_WORDS[name], *(_spread(numbers.get(metric)) for metric in metrics)] for name, numbers in beside.items()
     ]
-    header = ["map of", *map(_word, (*_ANSWERS, *_MAPS, *_PLACES, *_CURVES))]
-    return ["What the numbers below are read against:", "", *_table(header, rows)]
+    return ["What the numbers below are read against:", "", *_table(["map of", *map(_word, metrics)], rows)]
 
 
-def _group_tables(group: Group, references: References, scope: str) -> list[str]:
+def _group_tables(group: Group, floors: _Beside, scope: str) -> list[str]:
     values, counts = group.values[scope], group.pairs[scope]
-    floors = references.values[scope]
     lines = ["", f"### {group.kind}", "", f"{len(group.seeds)} seeds, {' + '.join(map(str, counts))} pairs.", ""]
-    lines += _losses(group, (*_ANSWERS, *_MAPS), {}, scope)
-    centre = {"centre prior": floors.get("centre", {}), "teacher": floors.get("teacher", {})}
-    if _PLACES[0] in values["none"]:
-        lines += ["", *_losses(group, (*_PLACES, *_CURVES), centre, scope)]
-    else:
-        lines += ["", *_losses(group, _CURVES, {"teacher": centre["teacher"]}, scope)]
+    agreement = {_FLOOR_WORDS[name]: floors[name] for name in ("retrained", "centre", "permuted") if name in floors}
+    lines += _losses(group, (*_ANSWERS, *_MAPS), agreement, scope)
+    located = {_FLOOR_WORDS[name]: floors[name] for name in ("teacher", "centre") if name in floors}
+    places = _PLACES if _PLACES[0] in values["none"] else ()
+    lines += ["", *_losses(group, (*places, *_CURVES), located, scope)]
     shown = [name for name in _OTHERS if name in values["none"]]
-    lines += ["", *_losses(group, (*shown, *_RELEASED), centre, scope)]
-    return lines
+    return [*lines, "", *_losses(group, (*shown, *_RELEASED), located, scope)]
 
 
-def _losses(
-    group: Group, metrics: Sequence[str], beside: Mapping[str, Mapping[str, list[float]]], scope: str
-) -> list[str]:
+def _losses(group: Group, metrics: Sequence[str], beside: _Beside, scope: str) -> list[str]:
     values = group.values[scope]
     rows = [[loss, *(_spread(values[loss].get(metric)) for metric in metrics)] for loss in group.losses]
     for loss in group.losses:
