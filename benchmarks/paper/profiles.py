@@ -63,9 +63,10 @@ class Profile:
         beta: Weight of the matching term: the paper's.
         kinds: Data set and network to the kinds of compression, and their losses.
         teachers: Training of teachers, by (data set, network).
-        recipes: By kind, and by (kind, data set), which counts first, without epochs.
+        recipes: By kind, without epochs.
         epochs: Of students, by (kind, data set, network).
         evaluation: What is measured.
+        cifar_images: Training images of CIFAR-10's students, class-balanced; 0 for all that are loaded.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Profile:
     recipes: Mapping[str, Recipe]
     epochs: Mapping[tuple[str, str, str], int]
     evaluation: EvaluationSettings
+    cifar_images: int = 0
     beta: float = 100.0
 
     def teacher(self, dataset: str, network: str) -> FinetuneOptions:
@@ -86,14 +88,15 @@ class Profile:
         recipe, epochs = self.recipes[kind], self.epochs[kind, dataset, network]
         if kind == "qat":
             return replace(recipe, qat=replace(recipe.qat, epochs=epochs))
-        return replace(recipe, finetune=replace(recipe.finetune, epochs=epochs))
+        images = self.cifar_images if dataset == "cifar10" else 0
+        return replace(recipe, finetune=replace(recipe.finetune, epochs=epochs, max_images=images))
 
 
 _STRUCTURED = Recipe(FinetuneOptions(batch_size=32, learning_rate=0.03), prune=PruneOptions(rate=0.5))
 _RECIPES = {
     "structured": _STRUCTURED,
     "scrambled": _STRUCTURED,
-    "distil": Recipe(FinetuneOptions(batch_size=32, learning_rate=0.05), DistilOptions(weight=0.9, temperature=4.0)),
+    "distil": Recipe(FinetuneOptions(batch_size=32, learning_rate=0.03), DistilOptions(weight=0.9, temperature=4.0)),
     "unstructured": Recipe(
         FinetuneOptions(batch_size=32, learning_rate=0.01),
         sparsify=SparsifyOptions(sparsity=0.9, step=0.2),
@@ -125,7 +128,7 @@ def _row(camvid: int, busi: int, cifar10: int = 0) -> dict[tuple[str, str], int]
     return {**row, ("cifar10", "resnet20"): cifar10}
 
 
-_FLAT = {("camvid", "flat"): 3, ("busi", "flat"): 6}
+_FLAT = {("camvid", "flat"): 6, ("busi", "flat"): 12}
 
 _CPU = Profile(
     name="cpu",
@@ -143,6 +146,7 @@ _CPU = Profile(
         }
     ),
     evaluation=EvaluationSettings(relevance_pairs=24, curve_pairs=24, curve_steps=16, cifar_images=200),
+    cifar_images=5000,
 )
 _GPU = replace(
     _CPU,
@@ -160,6 +164,7 @@ _GPU = replace(
         }
     ),
     evaluation=EvaluationSettings(relevance_pairs=1000, curve_pairs=1000, curve_steps=64, cifar_images=1000),
+    cifar_images=0,
 )
 
 PROFILES: Mapping[str, Profile] = MappingProxyType({profile.name: profile for profile in (_CPU, _GPU)})

@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from edgekit.compress.options import FinetuneOptions, MatchingOptions
-from edgekit.compress.pruning.structured import prune
+from edgekit.compress.pruning.structured import Pruned, prune
 from edgekit.compress.training.plan import Constraint, EpochRecord, TrainPlan
 from edgekit.compress.training.trainer import train
 from paper.compared import Compared, torch_compared
@@ -96,15 +96,22 @@ def make_student(unit: Unit, context: Context, teacher: nn.Module) -> Student:
 
 
 def _structured(case: Case) -> Student:
-    pruned = prune(case.teacher, case.recipe.prune, case.setting.card.input.shape)
-    history = case.trained(pruned.model, case.plan(case.recipe.finetune))
-    return case.finished(pruned.model, history)
+    pruned = _pruned(case)
+    student = pruned.model.to(case.context.settings.device)
+    return case.finished(student, case.trained(student, case.plan(case.recipe.finetune)))
+
+
+def _pruned(case: Case) -> Pruned:
+    # Dependencies are traced on the processor, wherever the network is trained.
+    teacher = copy.deepcopy(case.teacher).cpu()
+    return prune(teacher, case.recipe.prune, case.setting.card.input.shape)
 
 
 def _scrambled(case: Case) -> Student:
     """As the released code: the same cut, and the head's columns picked in the wrong order."""
-    pruned = prune(case.teacher, case.recipe.prune, case.setting.card.input.shape)
-    student = scrambled_head(case.teacher, pruned.surgery, pruned.model)
+    pruned = _pruned(case)
+    student = scrambled_head(copy.deepcopy(case.teacher).cpu(), pruned.surgery, pruned.model)
+    student = student.to(case.context.settings.device)
     return case.finished(student, case.trained(student, case.plan(case.recipe.finetune)))
 
 
