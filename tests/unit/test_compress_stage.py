@@ -63,7 +63,7 @@ def test_student_is_a_checkpoint_that_loads_on_its_own(teacher: Path, tmp_path: 
     assert only["name"] == "fine-tune"
     assert [epoch["epoch"] for epoch in only["epochs"]] == [1]
     assert facts["last_epoch"] == only["epochs"][-1]
-    assert set(record.outputs) == {STUDENT_NAME, HISTORY_NAME}
+    assert set(record.outputs) == {STUDENT_NAME, HISTORY_NAME, "logs/fine-tune.steps.csv"}
 
 
 def test_same_request_gives_the_same_bytes_under_any_name(teacher: Path, tmp_path: Path) -> None:
