@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from edgekit.qat.stage import CALIBRATED_FOLDER, EXPORTED_FOLDER, QatRequest, qat
 from torch import nn
 
 from edgekit.calibrate.options import CalibrateOptions
@@ -29,6 +28,7 @@ from edgekit.export.options import ExportOptions
 from edgekit.export.stage import GRAPH_NAME, ExportRequest, export
 from edgekit.interface.card import InputSpec
 from edgekit.interface.preprocess import preprocess
+from edgekit.qat.stage import CALIBRATED_FOLDER, EXPORTED_FOLDER, QatRequest, qat
 from edgekit.teacher.checkpoint import LoadedModel, save_checkpoint
 from edgekit.teacher.load_options import LoadOptions
 from edgekit.teacher.loading import load_model

@@ -129,7 +129,7 @@ def _row(camvid: int, busi: int, cifar10: int = 0) -> dict[tuple[str, str], int]
 
 
 def _mobilenet(camvid: int, busi: int) -> dict[tuple[str, str], int]:
-    """More epochs for MobileNet alone, which learns slower: with the others' it stays short of its teacher's answers."""
+    """More epochs for MobileNet alone, which learns slower: in as few it stays short of its teacher's answers."""
     return {("camvid", "mobilenet"): camvid, ("busi", "mobilenet"): busi}
 
 

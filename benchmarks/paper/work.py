@@ -91,7 +91,6 @@ def _floors(unit: Unit, context: Context, begun: float, processor: float) -> Non
 
 def _int8(unit: Unit, context: Context, begun: float, processor: float) -> None:
     from edgekit.qat.stage import CALIBRATED_FOLDER
-
     from paper.int8 import int8_compared, prepare_int8
 
     setting = context.setting(unit)
