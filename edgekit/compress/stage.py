@@ -12,20 +12,19 @@ from edgekit.compress.outline import reason_to_skip
 from edgekit.compress.preparation import Prepared, prepare
 from edgekit.compress.steps import Compressed, Training, compressed
 from edgekit.compress.training.batches import TrainingImages, digest_images
+from edgekit.compress.training.stage_folder import LOGS_NAME, keep_logs, run_training_stage
 from edgekit.core.canonical import JsonValue, write_json
 from edgekit.core.files import read_bytes, write_bytes
 from edgekit.core.progress import NULL_OBSERVER, Observer
-from edgekit.core.stages import Stage, StageRecord, run_stage, stage_key
-from edgekit.core.workplace import kept_workplace
+from edgekit.core.stages import Stage, StageRecord
 from edgekit.teacher.checkpoint import LoadedModel, save_checkpoint
 from edgekit.teacher.load_options import LoadOptions
 from edgekit.teacher.loading import load_model
 
-__all__ = ["HISTORY_FORMAT", "HISTORY_NAME", "LOGS_NAME", "STUDENT_NAME", "CompressRequest", "compress", "student_load"]
+__all__ = ["HISTORY_FORMAT", "HISTORY_NAME", "STUDENT_NAME", "CompressRequest", "compress", "student_load"]
 
 STUDENT_NAME = "student.pt"
 HISTORY_NAME = "history.json"
-LOGS_NAME = "logs"
 HISTORY_FORMAT = "edgekit.compress-history/2"
 _VERSION = 2
 
@@ -84,10 +83,9 @@ def compress(request: CompressRequest, destination: Path, observer: Observer = N
         inputs={"model": request.model},
         digests={} if request.data is None else {"images": digest_images(request.data)},
     )
-    with kept_workplace(destination, stage_key(stage)) as workplace:
-        return run_stage(
-            stage, destination, lambda folder: _compress(request, options, folder, workplace, observer), observer
-        )
+    return run_training_stage(
+        stage, destination, lambda folder, workplace: _compress(request, options, folder, workplace, observer), observer
+    )
 
 
 def student_load(teacher: LoadedModel, load: LoadOptions, student: str = "") -> LoadOptions:
@@ -134,14 +132,8 @@ def _compress(
     result = compressed(prepared, teacher, training)
     save_checkpoint(folder / STUDENT_NAME, result.student)
     write_json(folder / HISTORY_NAME, {"format": HISTORY_FORMAT, "runs": [run.to_dict() for run in result.runs]})
-    _keep_logs(workplace, folder / LOGS_NAME)
+    keep_logs(workplace, folder / LOGS_NAME)
     return _facts(result, prepared, options)
-
-
-def _keep_logs(workplace: Path, folder: Path) -> None:
-    """Copy each training's tables. Logs of other kinds hold times of day, and the same work has the same outputs."""
-    for table in sorted(workplace.glob("*/*.csv")):
-        write_bytes(folder / f"{table.parent.name}.{table.name}", read_bytes(table))
 
 
 def _write_teacher(teacher: LoadedModel, model: Path, folder: Path) -> None:

@@ -20,7 +20,7 @@ from edgekit.core.files import atomic_directory, foreign_os_errors
 from edgekit.core.progress import NULL_OBSERVER, Observer
 from edgekit.errors import BadInputError, IntegrityError
 
-__all__ = ["RECORD_NAME", "FileRef", "Stage", "StageRecord", "read_record", "run_stage", "stage_key"]
+__all__ = ["RECORD_NAME", "FileRef", "Stage", "StageRecord", "finished_record", "read_record", "run_stage", "stage_key"]
 
 RECORD_NAME = "record.json"
 _FORMAT = "edgekit.stage-record/1"
@@ -112,7 +112,7 @@ def run_stage(
     begun = time.monotonic()
     inputs = _digested(stage)
     key = _key(stage, inputs)
-    finished = _finished_record(destination, key)
+    finished = finished_record(destination, key)
     if finished is not None:
         observer.stage_finished(
             stage.name, skipped=True, seconds=time.monotonic() - begun, summary=str(finished.facts.get("summary", ""))
@@ -143,6 +143,17 @@ def stage_key(stage: Stage) -> str:
         BadInputError: An input cannot be read.
     """
     return _key(stage, _digested(stage))
+
+
+def finished_record(destination: Path, key: str) -> StageRecord | None:
+    """The record of finished, untouched work under `key`; anything else would simply be done again."""
+    if not (destination / RECORD_NAME).is_file():
+        return None
+    try:
+        record = read_record(destination)
+    except IntegrityError:
+        return None
+    return record if record.key == key else None
 
 
 def _digested(stage: Stage) -> dict[str, str]:
@@ -206,14 +217,3 @@ def _check_replaceable(destination: Path) -> None:
         expected="an empty folder, an earlier result, or nothing yet",
         hint="choose another place with --output, or remove what is there",
     )
-
-
-def _finished_record(destination: Path, key: str) -> StageRecord | None:
-    """The record of finished, untouched work under `key`; anything else is simply done again."""
-    if not (destination / RECORD_NAME).is_file():
-        return None
-    try:
-        record = read_record(destination)
-    except IntegrityError:
-        return None
-    return record if record.key == key else None

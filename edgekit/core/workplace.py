@@ -15,7 +15,7 @@ from pathlib import Path
 from edgekit.core.files import foreign_os_errors
 from edgekit.errors import BadInputError, DefectError
 
-__all__ = ["kept_workplace"]
+__all__ = ["kept_workplace", "workplace_of"]
 
 # What we made ourselves. Whatever else somebody keeps in a folder of that name stays.
 _KEY = re.compile(r"[0-9a-f]{64}")
@@ -28,13 +28,18 @@ def kept_workplace(destination: Path, key: str) -> Iterator[Path]:
     It may not be there yet, and hold what a killed process left. It is removed when the block ends, unless by an error
     after which the same command could still succeed: an interrupt, a full disk.
     """
-    around = destination.with_name(f"{destination.name}.work")
+    around = workplace_of(destination, key).parent
     try:
         yield around / key
     except (BadInputError, DefectError):
         _clear(around)
         raise
     _clear(around)
+
+
+def workplace_of(destination: Path, key: str) -> Path:
+    """The same folder, for a process that only looks into it."""
+    return destination.with_name(f"{destination.name}.work") / key
 
 
 def _clear(around: Path) -> None:

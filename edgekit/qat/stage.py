@@ -21,12 +21,13 @@ from edgekit.compress.options import CompressOptions, FinetuneOptions, QatOption
 from edgekit.compress.stage import HISTORY_NAME, STUDENT_NAME
 from edgekit.compress.training.batches import TrainingImages, digest_images
 from edgekit.compress.training.plan import EpochRecord, TrainPlan
+from edgekit.compress.training.stage_folder import LOGS_NAME, keep_logs, run_training_stage
 from edgekit.compress.training.trainer import train
 from edgekit.core.canonical import JsonValue, read_json, write_json
 from edgekit.core.digests import digest_bytes
 from edgekit.core.files import write_bytes
 from edgekit.core.progress import NULL_OBSERVER, NullObserver, Observer
-from edgekit.core.stages import Stage, StageRecord, run_stage
+from edgekit.core.stages import Stage, StageRecord
 from edgekit.errors import BadInputError
 from edgekit.export.options import ExportOptions
 from edgekit.export.stage import GRAPH_NAME, ExportRequest, ParityImages, export
@@ -101,9 +102,9 @@ class _Learned:
 def qat(request: QatRequest, destination: Path, observer: Observer = NULL_OBSERVER) -> StageRecord:
     """Train the student with the rounding of its engine, and write what `compress`, `export` and `calibrate` wrote.
 
-    Writes `student.pt`, `history.json`, `export/` with the explained FP32 graph of the new student, and `calibrate/`
-    with the learned scale table and the Q/DQ graph. The rounded network that was trained computes what that Q/DQ
-    graph computes.
+    Writes `student.pt`, `history.json`, the training's table in `logs`, `export/` with the explained FP32 graph of the
+    new student, and `calibrate/` with the learned scale table and the Q/DQ graph. The rounded network that was trained
+    computes what that Q/DQ graph computes. Killed while training, the same call goes on after the last epoch.
 
     Raises:
         BadInputError: No epoch is asked for, the teacher's or student's format allows no training, the graph has an
@@ -143,16 +144,18 @@ def qat(request: QatRequest, destination: Path, observer: Observer = NULL_OBSERV
             "parity_images": digest_bytes("\n".join(request.images.digests).encode()),
         },
     )
-    return run_stage(stage, destination, lambda folder: _trained(request, folder, observer), observer)
+    return run_training_stage(
+        stage, destination, lambda folder, workplace: _trained(request, folder, workplace, observer), observer
+    )
 
 
-def _trained(request: QatRequest, folder: Path, observer: Observer) -> Mapping[str, JsonValue]:
+def _trained(request: QatRequest, folder: Path, workplace: Path, observer: Observer) -> Mapping[str, JsonValue]:
     teacher = load_model(request.teacher, request.load)
     student = load_model(request.student, request.student_load)
     student.capabilities.check_qat(request.options.epochs, format_name=student.format, where=str(request.student))
     graph = read_graph(request.exported / GRAPH_NAME)
     table = read_scales(request.calibrated / SCALES_NAME)
-    learned = _learn(request, teacher, student, graph, table, observer)
+    learned = _learn(request, (teacher, student), (graph, table), workplace, observer)
     for name in learned.frozen:
         observer.noted(f"qat: {name!r} stays as it is: it is no weight that a module of the network learns")
     stored = {name: learned.network.stored(name) for name in weight_names(graph)}
@@ -160,6 +163,7 @@ def _trained(request: QatRequest, folder: Path, observer: Observer) -> Mapping[s
     save_checkpoint(folder / STUDENT_NAME, student)
     epochs: list[JsonValue] = [record.to_dict() for record in learned.history]
     write_json(folder / HISTORY_NAME, {"format": _HISTORY_FORMAT, "epochs": epochs})
+    keep_logs(workplace, folder / LOGS_NAME)
     exported = _exported_again(request, folder, observer)
     table = _written(request, folder, graph, learned)
     return _facts(request, learned, table) | {"last_epoch": epochs[-1], "export": dict(exported.facts)}
@@ -167,12 +171,13 @@ def _trained(request: QatRequest, folder: Path, observer: Observer) -> Mapping[s
 
 def _learn(
     request: QatRequest,
-    teacher: LoadedModel,
-    student: LoadedModel,
-    graph: ExplainedGraph,
-    table: ScaleTable,
+    models: tuple[LoadedModel, LoadedModel],
+    quantised: tuple[ExplainedGraph, ScaleTable],
+    workplace: Path,
     observer: Observer,
 ) -> _Learned:
+    """Train teacher's student, given as a graph and the scale table that it begins with."""
+    (teacher, student), (graph, table) = models, quantised
     images = torch.rand(2, *teacher.card.input.shape, generator=torch.Generator().manual_seed(0))
     owners, _ = find_owners(graph, student.model, images)
     owned = {name for owner in owners for name in (owner.weight, owner.bias) if name is not None}
@@ -203,7 +208,7 @@ def _learn(
         threads=request.threads,
         name="qat",
     )
-    history = train(network, teacher.model, request.data, plan, observer)
+    history = train(network, teacher.model, request.data, plan, observer, workplace=workplace / plan.name)
     return _Learned(network, quantiser, owners, tuple(sorted(wanted - owned)), zeros.zeros, history)
 
 

@@ -24,8 +24,9 @@ from edgekit.compress.options import (
     SparsifyOptions,
 )
 from edgekit.compress.outline import outline
-from edgekit.compress.stage import HISTORY_NAME, LOGS_NAME, STUDENT_NAME, CompressRequest, compress, student_load
+from edgekit.compress.stage import HISTORY_NAME, STUDENT_NAME, CompressRequest, compress, student_load
 from edgekit.compress.training.plan import EpochRecord, TrainPlan
+from edgekit.compress.training.stage_folder import LOGS_NAME
 from edgekit.compress.training.trainer import train
 from edgekit.core.canonical import read_json
 from edgekit.core.stages import StageRecord
