@@ -13,6 +13,7 @@ from torch import nn
 from training_runs import Net, weights_of
 from two_processes import PLANS, STEPS, curve, process, trained
 
+from edgekit.compress.training.checkpoint import CHECKPOINT_NAME
 from edgekit.compress.training.checks import check_statistics
 from edgekit.compress.training.distributed import ALONE, Processes
 from edgekit.compress.training.log import CSV_NAME
@@ -66,8 +67,8 @@ def test_processes_that_torchrun_started_are_joined_and_left(found: list[dict[st
     assert all(each["left"] for each in found)
 
 
-def test_one_log_is_left_and_no_checkpoint(found: list[dict[str, Any]]) -> None:
-    assert [each["files"] for each in found] == [[CSV_NAME]] * 2
+def test_one_log_and_one_checkpoint_are_left(found: list[dict[str, Any]]) -> None:
+    assert [each["files"] for each in found] == [[CSV_NAME, CHECKPOINT_NAME]] * 2
 
 
 def test_a_killed_run_of_two_goes_on_with_each_ones_dropout(found: list[dict[str, Any]]) -> None:

@@ -50,10 +50,6 @@ class Checkpoints:
             content = None
         return content
 
-    def remove(self) -> None:
-        """Remove the checkpoint of a run that has ended."""
-        self._path.unlink(missing_ok=True)
-
 
 def _checked(data: bytes) -> dict[str, Any] | None:
     head, _, body = data.partition(b"\n")

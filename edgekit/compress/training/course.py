@@ -75,7 +75,7 @@ class Course:
 
         Args:
             workplace: Folder of the log; None for no log.
-            checkpoints: Saved after every epoch, removed at the end; None for none.
+            checkpoints: Saved after every epoch; None for none.
             observer: Told after every step.
         """
         mark = 0 if checkpoints is None or workplace is None else self._resumed(checkpoints, workplace, observer)
@@ -89,9 +89,7 @@ class Course:
         finally:
             log.close()
         self.learner.end(None if self.best is None else self.best.tensors)
-        if checkpoints is not None and self.processes.first:
-            checkpoints.remove()
-        # Nobody goes on, perhaps to the next run in this workplace, while the checkpoint is still there.
+        # Nobody goes on, perhaps to what reads this workplace, before the first process has written it.
         self.processes.told(0.0)
         return tuple(self.records)
 

@@ -51,9 +51,9 @@ def train(
         images: Labelled images at the card's input size; those without a label are left out.
         plan: How.
         observer: Told after every step, with the parts of the loss.
-        workplace: A folder for this run alone. The log of its steps stays there; a checkpoint is there from the end
-            of the first epoch until training ends. Killed and called again with the same arguments, the run goes on
-            and ends in the same bytes and records. None for neither.
+        workplace: A folder for this run alone, with the log of its steps and, from the end of the first epoch on, its
+            checkpoint. Killed and called again with the same arguments, the run goes on and ends in the same bytes
+            and records; one that had ended ends again at once. None for neither.
 
     Returns:
         One record an epoch. The same on the same machine with the same seed and threads, whatever the process did
