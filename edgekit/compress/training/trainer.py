@@ -1,8 +1,8 @@
 """Training a compressed network while its map is held to the teacher's (Park et al. 2020).
 
 The teacher is in evaluation mode throughout (in the released code it is not always, and its map then moves). The
-student is in training mode, and with `batch_norm: batch` so are its batch normalisations: its map is then that of
-training mode, and where one of them lies between tap and answer its sensitivity goes through batch statistics.
+student is in training mode, and with `batch_norm: batch` so are its batch normalisations: its activations follow the
+batch, while its sensitivity holds their statistics (`edgekit.compress.matching.second_order`).
 """
 
 from __future__ import annotations
