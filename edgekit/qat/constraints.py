@@ -17,23 +17,23 @@ class KeepZeros:
     """
 
     def __init__(self, student: Interpreter) -> None:
-        self._masks = {
-            name: weight.detach() != 0
+        self._gone = {
+            name: weight.detach() == 0
             for name, weight in student.trainable.items()
             if weight.dim() > 1 and not bool((weight != 0).all())
         }
 
     def apply(self, student: nn.Module) -> None:
-        """Set them to zero."""
+        """Set them to zero: set, since a product would leave -0.0 behind."""
         assert isinstance(student, Interpreter)
-        for name, mask in self._masks.items():
+        for name, gone in self._gone.items():
             weight = student.trainable[name]
-            weight.mul_(mask.to(weight.device))
+            weight.masked_fill_(gone.to(weight.device), 0.0)
 
     @property
     def zeros(self) -> int:
         """How many weights are held."""
-        return sum(int((~mask).sum()) for mask in self._masks.values())
+        return sum(int(gone.sum()) for gone in self._gone.values())
 
 
 class HoldScales:
