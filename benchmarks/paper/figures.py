@@ -69,7 +69,7 @@ def _margins(found: Results, results: Path) -> str:
     handles = [
         plt.Line2D([], [], marker="o", ls="", color=_COLOURS[loss], label=loss) for loss in ("ewa", "swa", "sswa")
     ]
-    axes[-1].legend(handles=handles, loc="lower right")
+    axes[-1].legend(handles=handles, loc="center left", bbox_to_anchor=(1.02, 0.5))
     return _saved(figure, results, "paper-margins.png")
 
 

@@ -170,7 +170,13 @@ def _reference_table(beside: _Beside) -> list[str]:
 
 def _group_tables(group: Group, floors: _Beside, scope: str) -> list[str]:
     values, counts = group.values[scope], group.pairs[scope]
-    lines = ["", f"### {group.kind}", "", f"{len(group.seeds)} seeds, {' + '.join(map(str, counts))} pairs.", ""]
+    lines = [
+        "",
+        f"### {group.kind}",
+        "",
+        f"{len(group.seeds)} seed{'s' * (len(group.seeds) > 1)}, {' + '.join(map(str, counts))} pairs.",
+        "",
+    ]
     agreement = {_FLOOR_WORDS[name]: floors[name] for name in ("retrained", "centre", "permuted") if name in floors}
     lines += _losses(group, (*_ANSWERS, *_MAPS), agreement, scope)
     located = {_FLOOR_WORDS[name]: floors[name] for name in ("teacher", "centre") if name in floors}
