@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -14,10 +14,8 @@ from edgekit.attribution.normalise import unit_max
 from edgekit.attribution.upsample import upsample_bilinear
 from paper.context import Context
 from paper.units import Unit, teacher_of
+from paper.verdicts import Results
 from paper.work import read_maps, read_unit
-
-if TYPE_CHECKING:
-    from paper.tables import Results
 
 __all__ = ["draw_figures"]
 

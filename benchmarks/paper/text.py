@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from paper.collect import AGREEMENT, Group, Numbers, margin
 from paper.context import Context
-
-if TYPE_CHECKING:
-    from paper.tables import Results, Verdict
+from paper.verdicts import Results, Verdict
 
 __all__ = ["text_of"]
 

@@ -16,9 +16,10 @@ from paper.collect import group_of, margin
 from paper.context import Context
 from paper.profiles import PROFILES, EvaluationSettings
 from paper.run import do_all
-from paper.tables import SCOPE, collected, make_tables
+from paper.tables import make_tables
 from paper.teachers import load_teacher
 from paper.units import Unit, selected_units, teacher_of
+from paper.verdicts import SCOPE, collected
 from paper.work import do_unit, read_maps, read_unit
 from PIL import Image
 
