@@ -182,8 +182,8 @@ def _learn(
     owners, _ = find_owners(graph, student.model, images)
     owned = {name for owner in owners for name in (owner.weight, owner.bias) if name is not None}
     wanted = weight_names(graph)
-    theirs, ours = matched_modules(teacher, student, request.compress.matching, images)
-    taps = graph_taps(graph, ours)
+    matched = matched_modules(teacher, student, request.compress, images)
+    taps = graph_taps(graph, matched.student)
     quantiser = Quantiser(graph, table, learned=request.options.scale_learning_rate > 0)
     network = Interpreter(graph, owned & wanted, quantiser, taps.tensors)
     if not network.trainable:
@@ -196,7 +196,7 @@ def _learn(
     zeros = KeepZeros(network)
     plan = TrainPlan(
         card=teacher.card,
-        taps=theirs,
+        taps=matched.teacher,
         student_taps=taps.taps,
         finetune=_schedule(request.compress.finetune, request.options),
         matching=request.compress.matching,

@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 import torch
 
 from edgekit.calibrate.graph import ExplainedGraph
-from edgekit.compress.options import MatchingOptions
+from edgekit.compress.matching.taps import MatchedTaps, matched_taps
+from edgekit.compress.options import CompressOptions
 from edgekit.errors import BadInputError
 from edgekit.export.origin import output_tensors
 from edgekit.teacher.checkpoint import LoadedModel
-from edgekit.teacher.discovery import resolve_tap
+from edgekit.teacher.discovery import resolve_taps
 from edgekit.teacher.tap import Tap
 
 __all__ = ["GraphTaps", "graph_taps", "matched_modules"]
@@ -32,23 +33,22 @@ class GraphTaps:
 
 
 def matched_modules(
-    teacher: LoadedModel, student: LoadedModel, options: MatchingOptions, images: torch.Tensor
-) -> tuple[tuple[Tap, ...], tuple[Tap, ...]]:
-    """The matched taps of teacher and student.
+    teacher: LoadedModel, student: LoadedModel, compress: CompressOptions, images: torch.Tensor
+) -> MatchedTaps:
+    """The matched taps of teacher and student, as the compress stage had them; none where no map is matched.
 
     Raises:
-        BadInputError: A tap is no module with a map, or the two name different numbers of them.
+        BadInputError: As `matched_taps`.
     """
-    names: Sequence[str | None] = options.taps or (teacher.card.tap,)
-    theirs = tuple(resolve_tap(teacher.model, name, images) for name in names)
-    if options.student_taps and len(options.student_taps) != len(theirs):
-        raise BadInputError(
-            "Teacher and student must be matched at as many taps.",
-            expected=", ".join(tap.name for tap in theirs),
-            found=", ".join(options.student_taps),
-        )
-    ours = options.student_taps or tuple(tap.name for tap in theirs)
-    return theirs, tuple(resolve_tap(student.model, name, images) for name in ours)
+    options = compress.matching
+    # The agreement of maps is also what early stopping looks at.
+    if (options.loss == "none" or options.beta == 0) and compress.finetune.patience == 0:
+        return MatchedTaps((), ())
+    card_taps = resolve_taps(teacher.model, teacher.card, images)
+    if not (options.taps or options.student_taps) and student.card.tap is not None:
+        # A student of another architecture has had its own taps settled, and its card names them.
+        options = replace(options, student_taps=(student.card.tap, *student.card.further_taps))
+    return matched_taps(teacher.model, student.model, card_taps, options, images)
 
 
 def graph_taps(graph: ExplainedGraph, taps: Sequence[Tap]) -> GraphTaps:
