@@ -7,6 +7,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import torch
+
+from edgekit.compress.training.distributed import joined
 from edgekit.core.canonical import JsonValue
 from edgekit.core.files import read_bytes, write_bytes
 from edgekit.core.progress import Observer
@@ -39,16 +42,22 @@ def run_training_stage(
         EdgekitError: As `run_stage` and the body.
     """
     key = stage_key(stage)
+
+    def together(folder: Path, workplace: Path) -> Mapping[str, JsonValue]:
+        # Joined once for all trainings: between two of them one process could meet the other's former group.
+        with joined(torch.device("cpu")):
+            return body(folder, workplace)
+
     if int(os.environ.get("RANK", "0")) == 0:
         with kept_workplace(destination, key) as workplace:
-            return run_stage(stage, destination, lambda folder: body(folder, workplace), observer)
+            return run_stage(stage, destination, lambda folder: together(folder, workplace), observer)
     finished = finished_record(destination, key)
     if finished is not None:
         # The first process finds it too, and will not wait for this one.
         return finished
     with TemporaryDirectory() as own:
         workplace = workplace_of(destination, key)
-        return run_stage(stage, Path(own) / stage.name, lambda folder: body(folder, workplace), observer)
+        return run_stage(stage, Path(own) / stage.name, lambda folder: together(folder, workplace), observer)
 
 
 def keep_logs(workplace: Path, folder: Path) -> None:
