@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
+from labelled_images import Images
 from torch import nn
 
-from edgekit.core.digests import digest_array
 from edgekit.interface.card import InputSpec, ModelCard
 from edgekit.teacher.architectures.registry import ARCHITECTURES
 from edgekit.teacher.checkpoint import LoadedModel, save_checkpoint
@@ -19,16 +17,6 @@ from edgekit.teacher.checkpoint import LoadedModel, save_checkpoint
 ARCH = "cifar_resnet"
 ARGUMENTS: dict[str, Any] = {"depth": 8, "classes": 3, "widths": [6, 8, 10], "shortcut": "A"}
 CARD = ModelCard(InputSpec(16, 16, std=(0.25, 0.25, 0.25)), ("a", "b", "c"))
-
-
-@dataclasses.dataclass(frozen=True)
-class Images:
-    pixels: npt.NDArray[np.uint8]
-    labels: npt.NDArray[np.int64]
-
-    @property
-    def digests(self) -> tuple[str, ...]:
-        return tuple(digest_array(image) for image in self.pixels)
 
 
 def images(count: int = 40, seed: int = 0) -> Images:

@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
+from labelled_images import Images
 from torch import nn
 
 from edgekit.compress.options import FinetuneOptions, MatchingOptions
 from edgekit.compress.training.plan import Constraint, TrainPlan
-from edgekit.core.digests import digest_array
 from edgekit.core.progress import NullObserver
 from edgekit.interface.card import InputSpec, ModelCard
 from edgekit.teacher.tap import Tap
 
 SIDE = 16
 CARD = ModelCard(InputSpec(SIDE, SIDE, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)), ("disc", "cross", "bars"))
-
-
-@dataclasses.dataclass(frozen=True)
-class Images:
-    pixels: npt.NDArray[np.uint8]
-    labels: npt.NDArray[np.int64]
-
-    @property
-    def digests(self) -> tuple[str, ...]:
-        return tuple(digest_array(image) for image in self.pixels)
 
 
 def drawn_images(count: int, seed: int) -> Images:

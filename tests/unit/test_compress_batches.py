@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from labelled_images import Images
 
 from edgekit.compress.options import FinetuneOptions
 from edgekit.compress.training.batches import digest_images, held_back, training_indices, varied, visiting_order
-from edgekit.core.digests import digest_array
 from edgekit.errors import BadInputError
 
 CLASSES = ("a", "b", "c")
-
-
-@dataclasses.dataclass(frozen=True)
-class Images:
-    pixels: npt.NDArray[np.uint8]
-    labels: npt.NDArray[np.int64]
-
-    @property
-    def digests(self) -> tuple[str, ...]:
-        return tuple(digest_array(image) for image in self.pixels)
 
 
 def generator(seed: int = 0) -> torch.Generator:
