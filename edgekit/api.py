@@ -190,6 +190,7 @@ def calibrate(  # noqa: PLR0913 - all but three by keyword
         images=ImageView(chosen).prepared(card.input),
         number_format=resolve_target(target).number_format,
         options=recipe.calibrate,
+        input=card.input,
     )
     return run(request, Path(output), observer)
 

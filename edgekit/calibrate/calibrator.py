@@ -1,4 +1,4 @@
-"""The seam of calibration methods: from images and a graph to the range of every quantised activation."""
+"""The seam of calibration methods: from images and a graph to the numbers that it is quantised with."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias
 
 from edgekit.calibrate.formats import NumberFormat, Range
 from edgekit.calibrate.images import CalibrationImages
 from edgekit.calibrate.options import CalibrateOptions
+from edgekit.calibrate.solution import Solution
 from edgekit.calibrate.tensor_stats import TensorStats
 from edgekit.core.canonical import JsonValue
 from edgekit.core.progress import NULL_OBSERVER, Observer, track
 from edgekit.core.registry import Registry
+from edgekit.interface.card import InputSpec
 
 if TYPE_CHECKING:
     # Recipes are checked against the table below, on machines and at moments without onnx.
@@ -36,6 +39,8 @@ class CalibrationContext:
         images: The calibration images; any number of passes.
         options: Bins, batch size and parameters of methods.
         observer: Told of the progress.
+        input: How images became the network's input, where that is known.
+        workplace: A folder, perhaps not there yet, for work that should survive a kill; None keeps nothing.
     """
 
     graph: ExplainedGraph
@@ -44,6 +49,8 @@ class CalibrationContext:
     images: CalibrationImages
     options: CalibrateOptions
     observer: Observer = NULL_OBSERVER
+    input: InputSpec | None = None
+    workplace: Path | None = None
 
     @cached_property
     def extremes(self) -> Mapping[str, TensorStats]:
@@ -70,7 +77,7 @@ class CalibrationContext:
 
 
 class Calibrator(Protocol):
-    """One method, with its parameters. Equal inputs give equal ranges, bit for bit."""
+    """One method, with its parameters. Equal inputs give equal solutions, bit for bit."""
 
     @property
     def name(self) -> str:
@@ -78,17 +85,14 @@ class Calibrator(Protocol):
 
     @property
     def parameters(self) -> Mapping[str, JsonValue]:
-        """Every parameter that changes the ranges."""
+        """Every parameter that changes the solution."""
 
-    def find_ranges(self, context: CalibrationContext) -> Mapping[str, Range]:
-        """The range of each tensor of `context.placement.observed`.
+    def solve(self, context: CalibrationContext) -> Solution:
+        """Choose how the context's graph is quantised.
 
         Raises:
             BadInputError: An activation is not finite, or the images cannot be used.
         """
-
-    def statistics(self, context: CalibrationContext) -> Mapping[str, TensorStats]:
-        """The statistics the ranges were chosen from, for reports."""
 
 
 CalibratorFactory: TypeAlias = Callable[[CalibrateOptions], Calibrator]
@@ -122,11 +126,12 @@ class TensorCalibrator(ABC):
             return context.extremes
         return context.centred_histograms if self.centred else context.histograms
 
-    def find_ranges(self, context: CalibrationContext) -> Mapping[str, Range]:
+    def solve(self, context: CalibrationContext) -> Solution:
         """Choose each tensor's range by itself."""
         statistics = self.statistics(context)
         names = track(context.placement.observed, "calibrate: ranges", context.observer)
-        return {name: self.choose_range(statistics[name], context.number_format) for name in names}
+        ranges = {name: self.choose_range(statistics[name], context.number_format) for name in names}
+        return Solution(ranges, statistics=statistics)
 
 
 CALIBRATORS: Registry[CalibratorFactory] = Registry(

@@ -1,4 +1,4 @@
-"""Number formats: how a target writes real numbers as eight-bit integers, and the arithmetic of doing so.
+"""Number formats: how a target writes real numbers as small integers, and the arithmetic of doing so.
 
 The rule is that of ONNX QuantizeLinear: `q = clamp(round_half_even(x / scale) + zero_point)` and
 `x' = (q - zero_point) * scale`, both in float32. Whoever simulates a target uses these functions and no others.
@@ -19,6 +19,7 @@ from edgekit.errors import BadInputError
 
 __all__ = [
     "NUMBER_FORMATS",
+    "SIMULATED_FORMATS",
     "SMALLEST_SCALE",
     "NumberFormat",
     "QuantParams",
@@ -82,11 +83,13 @@ class NumberFormat:
         name: Name in recipes, target profiles and scale tables.
         placement: Which rules say where pairs of QuantizeLinear and DequantizeLinear stand; see `placement`.
         signed: Activations are int8 rather than uint8.
-        symmetric: The activations' zero point is 0 and their scale is amax / 127.
+        symmetric: The activations' zero point is 0 and their scale is amax / `qmax`.
         weight_limit: Weights use the integers -limit..limit. 127 is every level but -128; 64 would keep sums of two
             products within 16 bits, as processors without dot-product instructions need it.
         integer_bias: The bias is stored as int32 of scale s_x * s_w; otherwise it stays float32.
         stored_weights: Weights are stored as integers; otherwise as float32 in front of a QuantizeLinear.
+        activation_bits: Bits of an activation. Fewer than eight are simulated: the graph clips in float and rounds on
+            an eight-bit grid, and no runtime computes it in integers.
     """
 
     name: str
@@ -96,16 +99,22 @@ class NumberFormat:
     weight_limit: int = 127
     integer_bias: bool = True
     stored_weights: bool = True
+    activation_bits: int = 8
+
+    @property
+    def simulated(self) -> bool:
+        """No runtime has integer kernels of this width: it shows a trend and cannot ship."""
+        return self.activation_bits < 8 or self.weight_limit < 64
 
     @property
     def qmin(self) -> int:
         """Smallest activation integer."""
-        return -128 if self.signed else 0
+        return -(1 << (self.activation_bits - 1)) if self.signed else 0
 
     @property
     def qmax(self) -> int:
         """Largest activation integer."""
-        return 127 if self.signed else 255
+        return (1 << (self.activation_bits - self.signed)) - 1
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -132,13 +141,27 @@ NUMBER_FORMATS: Mapping[str, NumberFormat] = MappingProxyType(
 )
 
 
-def number_format(name: str) -> NumberFormat:
-    """The number format called `name`. Raises `BadInputError` naming the known ones."""
-    if name not in NUMBER_FORMATS:
-        raise BadInputError(
-            f"There is no number format called {name!r}.", expected="one of " + ", ".join(sorted(NUMBER_FORMATS))
+SIMULATED_FORMATS: Mapping[str, NumberFormat] = MappingProxyType(
+    {
+        entry.name: entry
+        for entry in (
+            NumberFormat("x86-u8s6", "onnxruntime", signed=False, symmetric=False, weight_limit=31),
+            NumberFormat("x86-u8s4", "onnxruntime", signed=False, symmetric=False, weight_limit=7),
+            NumberFormat("x86-u6s6", "onnxruntime", signed=False, symmetric=False, weight_limit=31, activation_bits=6),
+            NumberFormat("x86-u4s4", "onnxruntime", signed=False, symmetric=False, weight_limit=7, activation_bits=4),
         )
-    return NUMBER_FORMATS[name]
+    }
+)
+"""Fewer bits than any target computes with, to see a trend. No target may name one."""
+
+
+def number_format(name: str) -> NumberFormat:
+    """The number format called `name`, simulated ones included. Raises `BadInputError` naming the known ones."""
+    found = NUMBER_FORMATS.get(name) or SIMULATED_FORMATS.get(name)
+    if found is None:
+        known = sorted((*NUMBER_FORMATS, *SIMULATED_FORMATS))
+        raise BadInputError(f"There is no number format called {name!r}.", expected="one of " + ", ".join(known))
+    return found
 
 
 def activation_params(limits: Range, fmt: NumberFormat) -> QuantParams:
@@ -148,8 +171,8 @@ def activation_params(limits: Range, fmt: NumberFormat) -> QuantParams:
     """
     low, high = (limits.low, limits.high) if limits.amax > 0 else (0.0, 1.0)
     if fmt.symmetric:
-        # scale = amax / 127; the integer -128 is there for values that round past it.
-        return QuantParams(_as_scale(max(-low, high) / 127), 0)
+        # scale = amax / 127 in eight bits; the integer -128 is there for values that round past it.
+        return QuantParams(_as_scale(max(-low, high) / fmt.qmax), 0)
     scale = _as_scale((high - low) / (fmt.qmax - fmt.qmin))
     if np.float32(fmt.qmax - fmt.qmin) * np.float32(scale) > np.float32(high - low):
         # A grid that ends above the bound of a Clip, were it by one rounding, keeps the runtime from dropping the Clip

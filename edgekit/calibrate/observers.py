@@ -16,9 +16,10 @@ import onnx
 
 from edgekit.calibrate.graph import IMAGE, ExplainedGraph
 from edgekit.calibrate.images import CalibrationImages
+from edgekit.calibrate.runtime import open_session, run_session
 from edgekit.calibrate.tensor_stats import Histogram, TensorStats
 from edgekit.core.progress import NULL_OBSERVER, Observer
-from edgekit.errors import BadInputError, DefectError, UnavailableError
+from edgekit.errors import BadInputError, DefectError
 from edgekit.interface.batches import filled
 
 __all__ = ["ActivationStream", "ExtremesObserver", "HistogramObserver", "activation_graph"]
@@ -175,7 +176,7 @@ class ActivationStream:
             UnavailableError: ONNX Runtime failed.
         """
         wanted = [name for name in self.tensors if name != IMAGE]
-        session = _open(activation_graph(self.graph, self.tensors)) if wanted else None
+        session = open_session(activation_graph(self.graph, self.tensors)) if wanted else None
         total, done = len(self.images.digests), 0
         self.observer.advanced(task, 0, total)
         for batch in self.images.batches(self._images_a_run()):
@@ -194,7 +195,9 @@ class ActivationStream:
     def _computed(
         self, session: Any, wanted: list[str], batch: npt.NDArray[np.float32]
     ) -> dict[str, npt.NDArray[np.float32]]:
-        found = _run(session, wanted, filled(batch, self.graph.batch))
+        if session is None:
+            return {}
+        found = run_session(session, wanted, {IMAGE: filled(batch, self.graph.batch)})
         return {name: values[: len(batch)] for name, values in found.items()}
 
     def _images_a_run(self) -> int:
@@ -203,35 +206,6 @@ class ActivationStream:
         sizes = (self.graph.shapes.get(name, ())[1:] for name in self.tensors)
         an_image = 4 * sum(math.prod(side for side in sides if side is not None) for sides in sizes)
         return max(1, min(self.batch_size, _RUN_BYTES // max(an_image, 1)))
-
-
-def _open(model: Any) -> Any:
-    try:
-        import onnxruntime as ort
-    except ImportError as cause:
-        raise UnavailableError(
-            "Calibration runs the FP32 graph and needs ONNX Runtime.",
-            found=str(cause),
-            hint="pip install 'edgekit[host]'",
-        ) from cause
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.use_deterministic_compute = True
-    try:
-        return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    except Exception as cause:  # onnxruntime raises its own types that share no public base
-        raise BadInputError("ONNX Runtime cannot run the graph.", found=str(cause).partition("\n")[0]) from cause
-
-
-def _run(session: Any, wanted: list[str], batch: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[np.float32]]:
-    if session is None:
-        return {}
-    try:
-        return dict(zip(wanted, session.run(wanted, {IMAGE: batch}), strict=True))
-    except Exception as cause:  # onnxruntime raises its own types that share no public base
-        raise UnavailableError(
-            "ONNX Runtime failed on the calibration images.", found=str(cause).partition("\n")[0]
-        ) from cause
 
 
 def _check_batch(batch: npt.NDArray[np.float32], shape: tuple[int, int, int]) -> None:

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 
 from edgekit.errors import BadInputError
 
-__all__ = ["CalibrateOptions"]
+__all__ = ["ROUNDINGS", "SELECTIONS", "CalibrateOptions"]
+
+SELECTIONS = ("balanced", "diverse")
+ROUNDINGS = ("nearest", "learned")
 
 
 @dataclass(frozen=True)
@@ -14,12 +17,22 @@ class CalibrateOptions:
     """How ranges are found.
 
     Attributes:
-        method: Calibrator: "minmax", "percentile", "entropy" or "mse".
+        method: Calibrator: "minmax", "moving-average", "percentile", "entropy", "mse", or one that has the map in its
+            objective: "attribution-quick", "attribution".
         percentile: Share of a tensor's values kept inside the range, in percent; "percentile" only.
         bins: Histogram bins of the histogram methods.
         images: At most this many calibration images, class-balanced where labels are known; 0 for all.
         batch_size: Images a run.
         exclude: Glob patterns of ONNX node names that stay in float.
+        selection: How images are chosen from a folder: "balanced" over classes, or "diverse": balanced, and within a
+            class such that their maps differ.
+        pool: Images looked at for each one that "diverse" chooses.
+        adjust: The attribution-aware methods may change the graph into one that computes the same and loses less by
+            rounding: images on the grid they were captured on, channels of like size. Training with quantisation after
+            it needs False.
+        rounding: "nearest", or "learned": weights are rounded so that the layer's result stays; "attribution" only.
+        bias_correction: Mean errors of rounding are taken out of the biases; "attribution" only.
+        sweeps: Rounds of the search over ranges on the map itself, 0 for none; "attribution" only.
     """
 
     method: str = "percentile"
@@ -28,6 +41,12 @@ class CalibrateOptions:
     images: int = 256
     batch_size: int = 16
     exclude: tuple[str, ...] = ()
+    selection: str = "balanced"
+    pool: int = 4
+    adjust: bool = True
+    rounding: str = "learned"
+    bias_correction: bool = True
+    sweeps: int = 1
 
     def __post_init__(self) -> None:
         for holds, what, expected, found in (
@@ -35,6 +54,10 @@ class CalibrateOptions:
             (256 <= self.bins <= 65536, "bins", "256 to 65536", self.bins),
             (self.images >= 0, "images", "at least 0", self.images),
             (self.batch_size >= 1, "batch_size", "at least 1", self.batch_size),
+            (self.selection in SELECTIONS, "selection", " or ".join(SELECTIONS), self.selection),
+            (1 <= self.pool <= 64, "pool", "1 to 64", self.pool),
+            (self.rounding in ROUNDINGS, "rounding", " or ".join(ROUNDINGS), self.rounding),
+            (0 <= self.sweeps <= 16, "sweeps", "0 to 16", self.sweeps),
         ):
             if not holds:
                 raise BadInputError(

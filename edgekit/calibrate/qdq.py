@@ -12,10 +12,12 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
+from edgekit.calibrate.adjusted import apply_adjustments
+from edgekit.calibrate.adjustments import offsets_of
 from edgekit.calibrate.formats import NumberFormat, number_format
 from edgekit.calibrate.graph import IMAGE, Edge, ExplainedGraph
 from edgekit.calibrate.placement import Placement, WeightUse, place
-from edgekit.calibrate.scale_table import ScaleTable, WeightScale
+from edgekit.calibrate.scale_table import ActivationScale, ScaleTable, WeightScale
 from edgekit.errors import BadInputError, IntegrityError
 
 __all__ = ["quantised_weight", "serialise", "write_qdq"]
@@ -44,6 +46,7 @@ def write_qdq(graph: ExplainedGraph, table: ScaleTable) -> Any:
             found=graph.digest,
         )
     fmt = number_format(table.number_format)
+    graph = apply_adjustments(graph, table.adjustments)
     placement = place(graph, fmt, table.provenance.exclude)
     _check_entries(placement, table)
     return _Writer(graph, placement, table, fmt).model()
@@ -55,9 +58,16 @@ def serialise(model: Any) -> bytes:
     return data
 
 
-def quantised_weight(weight: npt.NDArray[np.float32], entry: WeightScale, fmt: NumberFormat) -> npt.NDArray[np.int8]:
-    """A weight as int8, rounded half to even, in -limit..limit."""
+def quantised_weight(
+    weight: npt.NDArray[np.float32],
+    entry: WeightScale,
+    fmt: NumberFormat,
+    offsets: npt.NDArray[np.int8] | None = None,
+) -> npt.NDArray[np.int8]:
+    """A weight as int8 in -limit..limit, rounded half to even and moved by `offsets`, int8 of its shape."""
     steps = np.rint(weight / _along(entry, weight.ndim))
+    if offsets is not None:
+        steps = steps + offsets
     clipped: npt.NDArray[np.int8] = np.clip(steps, -fmt.weight_limit, fmt.weight_limit).astype(np.int8)
     return clipped
 
@@ -159,8 +169,21 @@ class _Writer:
         scale = self._store(self._name(name, "scale"), np.asarray(entry.scale, dtype=np.float32))
         zero = self._store(self._name(name, "zero_point"), np.asarray(entry.zero_point, dtype=self.fmt.dtype))
         integers = self._name(name, "quantised")
-        self._node("QuantizeLinear", [name, scale, zero], integers)
+        read = name if self.fmt.activation_bits == 8 else self._clipped(name, entry)
+        self._node("QuantizeLinear", [read, scale, zero], integers)
         self._node("DequantizeLinear", [integers, scale, zero], f"{name}/dequantised")
+
+    def _clipped(self, name: str, entry: ActivationScale) -> str:
+        """The tensor within the ends of a grid of fewer than eight bits, which QuantizeLinear does not know."""
+        ends = (self.fmt.qmin - entry.zero_point, self.fmt.qmax - entry.zero_point)
+        low, high = (np.float32(end) * np.float32(entry.scale) for end in ends)
+        bounds = [
+            self._store(self._name(name, key), np.asarray(value, dtype=np.float32))
+            for key, value in (("low", low), ("high", high))
+        ]
+        output = self._name(name, "clipped")
+        self._node("Clip", [name, *bounds], output)
+        return output
 
     def _weight(self, name: str) -> None:
         """A weight's pair, first of all nodes because it depends on none."""
@@ -176,7 +199,7 @@ class _Writer:
         scale = self._store(self._name(name, "scale"), np.asarray(entry.scales, dtype=np.float32))
         zero = self._store(self._name(name, "zero_point"), np.zeros(len(entry.scales), dtype=np.int8))
         integers, output = self._name(name, "quantised"), self._name(name, "dequantised")
-        values = quantised_weight(weight, entry, self.fmt)
+        values = self._integers(name)
         if self.fmt.stored_weights:
             self._store(integers, values)
         else:
@@ -186,6 +209,16 @@ class _Writer:
         self._node("DequantizeLinear", [integers, scale, zero], output, axis=entry.axis)
         users = {use.node for use in self.placement.weights if use.weight == name}
         self.renamed.update({edge: output for edge in self.graph.readers[name] if edge.node in users})
+
+    def _integers(self, name: str) -> npt.NDArray[np.int8]:
+        weight = self.graph.constant(name)
+        try:
+            offsets = offsets_of(self.table.adjustments, name, weight.shape)
+        except ValueError as cause:
+            raise IntegrityError(
+                "The scale table's rounding does not fit a weight.", where=name, expected=f"{list(weight.shape)}"
+            ) from cause
+        return quantised_weight(weight, self.table.weights[name], self.fmt, offsets)
 
     def _bias(self, use: WeightUse) -> None:
         """Each operation gets its own int32 bias: its scale depends on the operation's input."""
@@ -233,7 +266,7 @@ class _Writer:
         if not self.fmt.stored_weights:
             if copy == weight:
                 return f"{weight}/rounded"
-            values = quantised_weight(original, entry, self.fmt).astype(np.float32) * steps
+            values = self._integers(weight).astype(np.float32) * steps
             return self._store(self._name(copy, "rounded"), np.ascontiguousarray(values.T if transposed else values))
         output = self._name(copy, "rounded")
         integers, scale = self._name(copy, "steps"), self._store(self._name(copy, "step_size"), steps)

@@ -10,20 +10,23 @@ from typing import Any
 
 import numpy as np
 
+from edgekit.calibrate.adjustments import NO_ADJUSTMENTS, Adjustments
 from edgekit.calibrate.formats import (
-    NUMBER_FORMATS,
+    SMALLEST_SCALE,
     NumberFormat,
     QuantParams,
-    Range,
     activation_params,
     bias_scales,
+    number_format,
     weight_scales,
 )
 from edgekit.calibrate.graph import ExplainedGraph
 from edgekit.calibrate.placement import Placement
+from edgekit.calibrate.solution import Solution
+from edgekit.calibrate.strict_reader import StrictReader
 from edgekit.core.canonical import JsonValue, dump_canonical, parse_strict, write_json
 from edgekit.core.files import read_bytes
-from edgekit.errors import BadInputError, IntegrityError
+from edgekit.errors import BadInputError
 
 __all__ = [
     "SCALES_NAME",
@@ -38,6 +41,7 @@ __all__ = [
 
 SCALES_NAME = "scales.json"
 _FORMAT = "edgekit.scales/1"
+_ADJUSTED_FORMAT = "edgekit.scales/2"
 
 
 @dataclass(frozen=True)
@@ -98,18 +102,21 @@ class ScaleTable:
         provenance: What the numbers come from.
         activations: Activation tensor to its scale.
         weights: Stored weight to its scales.
+        adjustments: What is changed in the graph before these numbers apply.
     """
 
     number_format: str
     provenance: Provenance
     activations: Mapping[str, ActivationScale]
     weights: Mapping[str, WeightScale]
+    adjustments: Adjustments = NO_ADJUSTMENTS
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready form."""
+        """JSON-ready form: format 1 where nothing is adjusted, as it was before there was anything to adjust."""
         origin = self.provenance
-        return {
-            "format": _FORMAT,
+        adjusted = {"adjustments": self.adjustments.to_dict()} if self.adjustments else {}
+        return adjusted | {
+            "format": _ADJUSTED_FORMAT if adjusted else _FORMAT,
             "number_format": self.number_format,
             "graph": origin.graph,
             "images": origin.images,
@@ -125,12 +132,11 @@ class ScaleTable:
     def from_dict(cls, raw: Any, *, where: str) -> ScaleTable:
         """Check and build a table from untrusted data. Raises `IntegrityError` saying which entry is wrong."""
         reader = _Reader(where)
-        top = reader.mapping(raw, "", _TOP_KEYS)
-        if top["format"] != _FORMAT:
-            raise reader.error("format", _FORMAT, top["format"])
-        name = reader.text(top["number_format"], "number_format")
-        if name not in NUMBER_FORMATS:
-            raise reader.error("number_format", "one of " + ", ".join(sorted(NUMBER_FORMATS)), name)
+        stated = reader.mapping(raw, "").get("format")
+        if stated not in (_FORMAT, _ADJUSTED_FORMAT):
+            raise reader.error("format", f"{_FORMAT} or {_ADJUSTED_FORMAT}", stated)
+        top = reader.mapping(raw, "", _TOP_KEYS | ({"adjustments"} if stated == _ADJUSTED_FORMAT else set()))
+        fmt = _format_named(top["number_format"], reader)
         method = reader.mapping(top["method"], "method", {"name", "parameters"})
         provenance = Provenance(
             graph=reader.text(top["graph"], "graph"),
@@ -142,10 +148,11 @@ class ScaleTable:
         activations = reader.mapping(top["activations"], "activations")
         weights = reader.mapping(top["weights"], "weights")
         return cls(
-            number_format=name,
+            number_format=fmt.name,
             provenance=provenance,
-            activations={key: reader.activation(item, key, NUMBER_FORMATS[name]) for key, item in activations.items()},
+            activations={key: reader.activation(item, key, fmt) for key, item in activations.items()},
             weights={key: reader.weight(item, key) for key, item in weights.items()},
+            adjustments=Adjustments.from_dict(top["adjustments"], reader) if "adjustments" in top else NO_ADJUSTMENTS,
         )
 
     def to_bytes(self) -> bytes:
@@ -156,52 +163,8 @@ class ScaleTable:
 _TOP_KEYS = {"format", "number_format", "graph", "images", "method", "exclude", "activations", "weights"}
 
 
-class _Reader:
-    """Strict reading of one file: every value is checked, every error names its place."""
-
-    def __init__(self, where: str) -> None:
-        self.where = where
-
-    def error(self, key: str, expected: str, found: object) -> IntegrityError:
-        return IntegrityError(
-            "A scale table is malformed.",
-            where=f"{self.where}: {key}" if key else self.where,
-            expected=expected,
-            found=repr(found)[:200],
-        )
-
-    def mapping(self, value: Any, key: str, keys: set[str] | None = None) -> Mapping[str, Any]:
-        if not isinstance(value, dict):
-            raise self.error(key, "a mapping", value)
-        if keys is not None and set(value) != keys:
-            raise self.error(key, "the keys " + ", ".join(sorted(keys)), sorted(value))
-        return value
-
-    def items(self, value: Any, key: str) -> list[Any]:
-        if not isinstance(value, list):
-            raise self.error(key, "a list", value)
-        return value
-
-    def text(self, value: Any, key: str) -> str:
-        if not isinstance(value, str):
-            raise self.error(key, "text", value)
-        return value
-
-    def integer(self, value: Any, key: str) -> int:
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise self.error(key, "an integer", value)
-        return value
-
-    def number(self, value: Any, key: str) -> float:
-        if not isinstance(value, (int, float)) or isinstance(value, bool):
-            raise self.error(key, "a number", value)
-        return float(value)
-
-    def scale(self, value: Any, key: str) -> float:
-        number = self.number(value, key)
-        if not (math.isfinite(number) and number > 0 and float(np.float32(number)) == number):
-            raise self.error(key, "a positive float32", value)
-        return number
+class _Reader(StrictReader):
+    """Entries of a scale table."""
 
     def activation(self, raw: Any, name: str, fmt: NumberFormat) -> ActivationScale:
         key = f"activations.{name}"
@@ -221,6 +184,14 @@ class _Reader:
         return WeightScale(self.integer(entry["axis"], key), scales)
 
 
+def _format_named(raw: Any, reader: _Reader) -> NumberFormat:
+    name = reader.text(raw, "number_format")
+    try:
+        return number_format(name)
+    except BadInputError as cause:
+        raise reader.error("number_format", cause.expected or "a known number format", name) from cause
+
+
 def read_scales(path: Path) -> ScaleTable:
     """Read a scale table. Raises `IntegrityError` when it is malformed, `BadInputError` when it cannot be read."""
     return ScaleTable.from_dict(parse_strict(read_bytes(path), where=str(path)), where=str(path))
@@ -235,24 +206,24 @@ def table_from_ranges(
     graph: ExplainedGraph,
     placement: Placement,
     fmt: NumberFormat,
-    ranges: Mapping[str, Range],
+    solution: Solution,
     provenance: Provenance,
 ) -> ScaleTable:
-    """Turn chosen activation ranges into scales, and weights into per-channel scales by their largest magnitude.
+    """Turn what a calibrator chose into scales; weights it says nothing of get theirs by their largest magnitudes.
 
     Args:
-        graph: The FP32 graph.
+        graph: The adjusted FP32 graph.
         placement: What is quantised in it.
         fmt: The number format.
-        ranges: A range for each tensor of `placement.observed`.
-        provenance: What the ranges come from.
+        solution: Ranges for `placement.observed`, and what else was chosen.
+        provenance: What it was chosen from. Names the graph before adjustment.
 
     Raises:
         BadInputError: A weight or bias is not finite.
     """
     activations = {}
     for name in placement.activations:
-        limits = ranges[placement.range_of[name]]
+        limits = solution.ranges[placement.range_of[name]]
         params = activation_params(limits, fmt)
         activations[name] = ActivationScale(limits.low, limits.high, params.scale, params.zero_point)
     scales: dict[str, Any] = {}
@@ -262,12 +233,16 @@ def table_from_ranges(
         if use.weight not in scales:
             axes[use.weight] = use.axis
             others = tuple(axis for axis in range(weight.ndim) if axis != use.axis)
-            scales[use.weight] = weight_scales(np.abs(weight).max(axis=others).astype(np.float64), fmt)
+            chosen = solution.weight_scales.get(use.weight)
+            if chosen is None:
+                scales[use.weight] = weight_scales(np.abs(weight).max(axis=others).astype(np.float64), fmt)
+            else:
+                scales[use.weight] = np.maximum(np.asarray(chosen, dtype=np.float32), SMALLEST_SCALE)
         if fmt.integer_bias and use.bias is not None:
             bias = _finite(graph, use.bias)
             scales[use.weight] = bias_scales(scales[use.weight], bias, activations[use.data].scale)
     weights = {name: WeightScale(axes[name], tuple(float(item) for item in scales[name])) for name in scales}
-    return ScaleTable(fmt.name, provenance, activations, weights)
+    return ScaleTable(fmt.name, provenance, activations, weights, solution.adjustments)
 
 
 def _finite(graph: ExplainedGraph, name: str) -> Any:

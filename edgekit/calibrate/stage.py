@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from edgekit.calibrate.adjusted import apply_adjustments
 from edgekit.calibrate.calibrator import CALIBRATORS, CalibrationContext
 from edgekit.calibrate.formats import NumberFormat, Range, number_format
 from edgekit.calibrate.graph import ExplainedGraph, read_graph
@@ -16,14 +17,16 @@ from edgekit.calibrate.options import CalibrateOptions
 from edgekit.calibrate.placement import WEIGHTED_OPS, Placement, place
 from edgekit.calibrate.qdq import serialise, write_qdq
 from edgekit.calibrate.scale_table import SCALES_NAME, Provenance, ScaleTable, table_from_ranges, write_scales
-from edgekit.calibrate.tensor_stats import TensorStats
+from edgekit.calibrate.solution import Solution
 from edgekit.calibrate.tensorrt_rules import check_tensorrt_rules
 from edgekit.core.canonical import JsonValue, dump_canonical, write_json
 from edgekit.core.digests import digest_array, digest_bytes
 from edgekit.core.files import write_bytes
 from edgekit.core.progress import NULL_OBSERVER, Observer
-from edgekit.core.stages import Stage, StageRecord, run_stage
+from edgekit.core.stages import Stage, StageRecord, run_stage, stage_key
+from edgekit.core.workplace import kept_workplace
 from edgekit.errors import BadInputError, DefectError
+from edgekit.interface.card import InputSpec
 
 __all__ = [
     "CALIBRATION_NAME",
@@ -38,7 +41,7 @@ __all__ = [
 MODEL_NAME = "model.onnx"
 CALIBRATION_NAME = "calibration.json"
 _CALIBRATION_FORMAT = "edgekit.calibration/1"
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -50,12 +53,14 @@ class CalibrateRequest:
         images: The calibration images, already chosen: at most `options.images` of them.
         number_format: Name of the target's number format.
         options: Method and parameters.
+        input: How images became the network's input; lets a method round them on the grid they were captured on.
     """
 
     graph: Path
     images: CalibrationImages
     number_format: str
     options: CalibrateOptions
+    input: InputSpec | None = None
 
 
 @dataclass(frozen=True)
@@ -65,14 +70,16 @@ class QuantisedGraph:
     Attributes:
         model: The Q/DQ `onnx.ModelProto`.
         table: The scale table it was written from.
-        placement: What was quantised.
-        statistics: What the ranges were chosen from, by observed tensor.
+        graph: The FP32 graph that was quantised, adjusted where the method adjusts it.
+        placement: What was quantised in it.
+        solution: What the method chose.
     """
 
     model: Any
     table: ScaleTable
+    graph: ExplainedGraph
     placement: Placement
-    statistics: Mapping[str, TensorStats]
+    solution: Solution
 
     @property
     def clipped(self) -> Mapping[str, float]:
@@ -80,8 +87,8 @@ class QuantisedGraph:
         limits = {name: Range(entry.low, entry.high) for name, entry in self.table.activations.items()}
         return {
             name: stats.counted.share_outside(limits[name])
-            for name, stats in self.statistics.items()
-            if stats.counted is not None
+            for name, stats in self.solution.statistics.items()
+            if stats.counted is not None and name in limits
         }
 
 
@@ -110,14 +117,16 @@ def calibrate(request: CalibrateRequest, destination: Path, observer: Observer =
         digests={"images": _digest_of_set(images), "prepared": _digest_of_first_batch(request)},
     )
 
-    def body(folder: Path) -> Mapping[str, JsonValue]:
+    def body(folder: Path, workplace: Path) -> Mapping[str, JsonValue]:
         graph = read_graph(request.graph)
-        result = quantise_graph(graph, images, fmt, request.options, observer)
+        result = quantise_graph(
+            graph, images, fmt, request.options, observer, input_spec=request.input, workplace=workplace
+        )
         data = serialise(result.model)
         write_scales(folder / SCALES_NAME, result.table)
         write_bytes(folder / MODEL_NAME, data)
         write_json(folder / CALIBRATION_NAME, _manifest(result.table, images))
-        facts = _facts(graph, result, len(images.digests))
+        facts = _facts(result, len(images.digests))
         before = request.graph.stat().st_size
         size = f"{before / 1e6:.2f} MB to {len(data) / 1e6:.2f} MB"
         return facts | {
@@ -126,22 +135,39 @@ def calibrate(request: CalibrateRequest, destination: Path, observer: Observer =
             "summary": f"{fmt.name} by {request.options.method} on {len(images.digests)} images, {size}",
         }
 
-    return run_stage(stage, destination, body, observer)
+    with kept_workplace(destination, stage_key(stage)) as workplace:
+        return run_stage(stage, destination, lambda folder: body(folder, workplace), observer)
 
 
-def quantise_graph(
+def quantise_graph(  # noqa: PLR0913 - everything a method may draw on, the rarer part by keyword
     graph: ExplainedGraph,
     images: CalibrationImages,
     fmt: NumberFormat,
     options: CalibrateOptions,
     observer: Observer = NULL_OBSERVER,
+    *,
+    input_spec: InputSpec | None = None,
+    workplace: Path | None = None,
 ) -> QuantisedGraph:
-    """Calibrate and quantise an explained FP32 graph. Raises like `calibrate`."""
+    """Calibrate and quantise an explained FP32 graph.
+
+    Args:
+        graph: The FP32 graph.
+        images: The calibration images.
+        fmt: Number format.
+        options: Method and parameters.
+        observer: Told of the progress.
+        input_spec: As `CalibrateRequest.input`.
+        workplace: As `CalibrationContext.workplace`.
+
+    Raises:
+        EdgekitError: As `calibrate`.
+    """
     images = _checked_images(images, options)
     placement = place(graph, fmt, options.exclude)
     calibrator = CALIBRATORS.load(options.method)(options)
-    context = CalibrationContext(graph, placement, fmt, images, options, observer)
-    ranges = calibrator.find_ranges(context)
+    context = CalibrationContext(graph, placement, fmt, images, options, observer, input_spec, workplace)
+    solution = calibrator.solve(context)
     provenance = Provenance(
         graph=graph.digest,
         images=_digest_of_set(images),
@@ -149,11 +175,14 @@ def quantise_graph(
         parameters=calibrator.parameters,
         exclude=options.exclude,
     )
-    table = table_from_ranges(graph, placement, fmt, ranges, provenance)
+    adjusted = apply_adjustments(graph, solution.adjustments)
+    if adjusted is not graph:
+        placement = place(adjusted, fmt, options.exclude)
+    table = table_from_ranges(adjusted, placement, fmt, solution, provenance)
     model = write_qdq(graph, table)
     check_rules(model, fmt)
-    _note_float_weights(graph, placement, options, observer)
-    return QuantisedGraph(model, table, placement, calibrator.statistics(context))
+    _note_float_weights(adjusted, placement, options, observer)
+    return QuantisedGraph(model, table, adjusted, placement, solution)
 
 
 def _checked_images(images: CalibrationImages, options: CalibrateOptions) -> CalibrationImages:
@@ -191,7 +220,8 @@ def _digest_of_first_batch(request: CalibrateRequest) -> str:
 
 def _options(request: CalibrateRequest) -> Mapping[str, JsonValue]:
     options: dict[str, JsonValue] = asdict(request.options)
-    return options | {"number_format": request.number_format}
+    described: JsonValue = None if request.input is None else asdict(request.input)
+    return options | {"number_format": request.number_format, "input": described}
 
 
 def _manifest(table: ScaleTable, images: CalibrationImages) -> dict[str, JsonValue]:
@@ -205,7 +235,8 @@ def _manifest(table: ScaleTable, images: CalibrationImages) -> dict[str, JsonVal
     }
 
 
-def _facts(graph: ExplainedGraph, result: QuantisedGraph, images: int) -> dict[str, JsonValue]:
+def _facts(result: QuantisedGraph, images: int) -> dict[str, JsonValue]:
+    graph = result.graph
     left = Counter((graph.nodes[index].op_type, why) for index, why in result.placement.left_float.items())
     kinds = Counter(graph.nodes[index].op_type for index in result.placement.quantised)
     return {
@@ -217,6 +248,7 @@ def _facts(graph: ExplainedGraph, result: QuantisedGraph, images: int) -> dict[s
             {"operation": kind, "count": count, "reason": why} for (kind, why), count in sorted(left.items())
         ],
         "clipped_share": dict(result.clipped),
+        "method": dict(result.solution.facts),
     }
 
 

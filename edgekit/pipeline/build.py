@@ -265,6 +265,7 @@ def _calibrated(checked: Plan, folders: BuildFolders, observer: Observer) -> Sta
         images=checked.data.calibration.prepared(checked.teacher.card.input),
         number_format=checked.target.number_format,
         options=checked.request.recipe.calibrate,
+        input=checked.teacher.card.input,
     )
     return calibrate(wanted, folders.calibrate, observer)
 

@@ -28,13 +28,13 @@ def context(fmt: NumberFormat, images: ArrayImages, method: str) -> CalibrationC
 
 def ranges(fmt: NumberFormat, images: ArrayImages, method: str) -> Mapping[str, Range]:
     made = context(fmt, images, method)
-    return CALIBRATORS.load(method)(made.options).find_ranges(made)
+    return CALIBRATORS.load(method)(made.options).solve(made).ranges
 
 
 def test_it_answers_for_every_observed_tensor(fmt: NumberFormat, method: str) -> None:
     made = context(fmt, random_images(), method)
     calibrator = CALIBRATORS.load(method)(made.options)
-    found = calibrator.find_ranges(made)
+    found = calibrator.solve(made).ranges
     assert calibrator.name == method
     assert tuple(found) == made.placement.observed
     for name, limits in found.items():

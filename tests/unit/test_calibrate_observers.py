@@ -133,7 +133,7 @@ def test_no_batch_outlives_the_next(
     stream = ActivationStream(graph, tensors, images, 2)
     made: list[weakref.ref[npt.NDArray[np.float32]]] = []
     most_alive = []
-    plain = observers._run
+    plain = observers.run_session
 
     def watched(*arguments: Any) -> dict[str, npt.NDArray[np.float32]]:
         most_alive.append(sum(reference() is not None for reference in made))
@@ -141,7 +141,7 @@ def test_no_batch_outlives_the_next(
         made.extend(weakref.ref(values) for values in results.values())
         return results
 
-    monkeypatch.setattr(observers, "_run", watched)
+    monkeypatch.setattr(observers, "run_session", watched)
     stream.histograms(stream.extremes(), BINS, centred=False)
     assert len(made) == 2 * 20 * (len(tensors) - 1)
     # No activation is left when the next run begins, and no batch but the one that is being looked at.
