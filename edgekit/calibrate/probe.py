@@ -1,7 +1,7 @@
 """A quantised graph whose numbers are fed as data: one session answers for any scales, weights and switches.
 
 It is made from the very Q/DQ graph that would ship, so that what is asked here is what would run there, in float: where
-the engine multiplies integers, this multiplies the same numbers as float32, and a bias is not rounded to int32.
+the engine multiplies integers, this multiplies the same numbers as float32.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ import onnx
 from onnx import TensorProto, helper
 
 from edgekit.attribution.spec import OWN_CLASS
-from edgekit.calibrate.adjusted import apply_adjustments
+from edgekit.calibrate.adjusted import apply_adjustments, copies_of
 from edgekit.calibrate.adjustments import offsets_of
 from edgekit.calibrate.formats import NumberFormat, QuantParams, number_format
 from edgekit.calibrate.graph import CLASS_INDEX, IMAGE, LOGITS, ExplainedGraph
+from edgekit.calibrate.placement import Placement, WeightUse, place
 from edgekit.calibrate.qdq import quantised_weight, write_qdq
 from edgekit.calibrate.runtime import open_session, run_session
 from edgekit.calibrate.scale_table import ScaleTable
@@ -99,7 +100,9 @@ class Probe:
         self.fmt: NumberFormat = number_format(table.number_format)
         self.activations = tuple(table.activations)
         self.weights = tuple(table.weights)
-        model, self._biases = _with_inputs(self.graph, table, write_qdq(graph, table), self.fmt)
+        placement = place(self.graph, self.fmt, table.provenance.exclude)
+        self._biases = {use.bias: use for use in placement.weights if use.bias is not None}
+        model = _with_inputs(self.graph, placement, write_qdq(graph, table), self.fmt)
         self._session = open_session(model, threads=threads)
         self._outputs = [value.name for value in model.graph.output]
 
@@ -116,8 +119,21 @@ class Probe:
                 name: self.rounded_weight(name) if name in chosen else self.graph.constant(name)
                 for name in self.weights
             },
-            biases={name: self.graph.constant(name) for name in self._biases},
+            biases={
+                bias: self._rounded_bias(use) if use.weight in chosen else self.graph.constant(bias)
+                for bias, use in self._biases.items()
+            },
         )
+
+    def _rounded_bias(self, use: WeightUse) -> npt.NDArray[np.float32]:
+        """A bias in steps of its int32 form, where the format has one; as it is elsewhere."""
+        assert use.bias is not None
+        bias: npt.NDArray[np.float32] = self.graph.constant(use.bias)
+        if not self.fmt.integer_bias:
+            return bias
+        steps = np.asarray(self.table.weights[use.weight].scales, np.float32)
+        steps = steps * np.float32(self.table.activations[use.data].scale)
+        return (np.rint(bias.astype(np.float64) / steps) * steps).astype(np.float32)
 
     def rounded_weight(self, name: str) -> npt.NDArray[np.float32]:
         """A weight as the table rounds it, float32."""
@@ -189,12 +205,10 @@ def _answers(
     return Answers(joined[LOGITS], tuple(joined[name] for name in outputs if name != LOGITS))
 
 
-def _with_inputs(
-    graph: ExplainedGraph, table: ScaleTable, model: Any, fmt: NumberFormat
-) -> tuple[Any, tuple[str, ...]]:
-    """The Q/DQ model with scales, switches, weights and biases as inputs, and which biases those are."""
-    rewriting = _Rewriting(graph, table, fmt)
-    nodes = [node for original in model.graph.node for node in rewriting.rewritten(original)]
+def _with_inputs(graph: ExplainedGraph, placement: Placement, model: Any, fmt: NumberFormat) -> Any:
+    """The Q/DQ model with scales, switches, weights and biases as inputs."""
+    rewriting = _Rewriting(graph, placement, fmt)
+    nodes = [*rewriting.copies, *(node for original in model.graph.node for node in rewriting.rewritten(original))]
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     fed = {value.name for value in rewriting.inputs}
@@ -203,29 +217,41 @@ def _with_inputs(
     del model.graph.initializer[:]
     model.graph.initializer.extend(kept)
     model.graph.input.extend(rewriting.inputs)
-    return model, tuple(rewriting.biases)
+    return model
 
 
 class _Rewriting:
     """Node by node from the Q/DQ graph to the probe."""
 
-    def __init__(self, graph: ExplainedGraph, table: ScaleTable, fmt: NumberFormat) -> None:
-        self.activations, self.weights = table.activations, table.weights
-        self.biases: dict[str, None] = {}
-        self._bias_of = _biases_of(graph, table)
+    def __init__(self, graph: ExplainedGraph, placement: Placement, fmt: NumberFormat) -> None:
+        self.activations = frozenset(placement.activations)
+        self.weights = {use.weight: graph.constant_shape(use.weight) for use in placement.weights}
+        biases = {use.bias: graph.constant_shape(use.bias) for use in placement.weights if use.bias is not None}
+        self._bias_of = {graph.nodes[use.node].output[0]: use.bias for use in placement.weights if use.bias is not None}
         self._casts: dict[str, str] = {}
+        self._stored: dict[str, str] = {}
+        self.copies = [] if fmt.stored_weights else self._stored_copies(graph)
         integers = TensorProto.INT8 if fmt.signed else TensorProto.UINT8
         self.inputs = []
-        for name in self.activations:
+        for name in placement.activations:
             self.inputs += [_value(f"{name}/scale"), _value(f"{name}/zero_point", integers)]
             self.inputs.append(_value(f"{name}/on", TensorProto.BOOL))
             if fmt.activation_bits < 8:
                 self.inputs += [_value(f"{name}/low"), _value(f"{name}/high")]
-        shapes = {name: graph.constant_shape(name) for name in self.weights}
-        self.inputs += [_value(f"{name}/dequantised", shape=shape) for name, shape in shapes.items()]
-        for bias in dict.fromkeys(self._bias_of.values()):
-            self.biases[bias] = None
-            self.inputs.append(_value(f"{bias}/fed", shape=graph.constant_shape(bias)))
+        self.inputs += [_value(f"{name}/dequantised", shape=shape) for name, shape in self.weights.items()]
+        self.inputs += [_value(f"{name}/fed", shape=shape) for name, shape in biases.items()]
+
+    def _stored_copies(self, graph: ExplainedGraph) -> list[Any]:
+        """Nodes that make what the map branch reads of a weight, where the Q/DQ graph stores that as float."""
+        nodes = []
+        for weight in self.weights:
+            self._stored[f"{weight}/rounded"] = f"{weight}/dequantised"
+            for copy, transposed in copies_of(graph, weight):
+                self._stored[f"{copy}/rounded"] = f"{weight}/dequantised"
+                if transposed:
+                    self._stored[f"{copy}/rounded"] = f"{copy}/turned"
+                    nodes.append(helper.make_node("Transpose", [f"{weight}/dequantised"], [f"{copy}/turned"]))
+        return nodes
 
     def rewritten(self, original: Any) -> list[Any]:
         """What stands in for one node."""
@@ -237,8 +263,8 @@ class _Rewriting:
             if base in self.weights or base.endswith("/bias"):
                 return []
             if base in self.activations:
-                node.output[0] = f"{base}/rounded"
-                switch = helper.make_node("Where", [f"{base}/on", f"{base}/rounded", base], [output], f"{output}/Where")
+                node.output[0] = f"{base}/as_rounded"
+                switch = helper.make_node("Where", [f"{base}/on", node.output[0], base], [output], f"{output}/Where")
                 return [node, switch]
         if node.op_type == "QuantizeLinear" and output.removesuffix("/quantised") in self.weights:
             return []
@@ -248,22 +274,11 @@ class _Rewriting:
         if node.op_type == "Mul" and node.input[0] in self._casts:
             fed = f"{self._casts[node.input[0]]}/dequantised"
             return [helper.make_node("Identity", [fed], [output], f"{output}/Identity")]
-        return [self._with_fed_bias(node)]
-
-    def _with_fed_bias(self, node: Any) -> Any:
-        bias = self._bias_of.get(node.output[0])
-        if bias is not None:
-            node.input[2] = f"{bias}/fed"
-        return node
-
-
-def _biases_of(graph: ExplainedGraph, table: ScaleTable) -> dict[str, str]:
-    """Result of an operation with a quantised weight to its stored bias."""
-    return {
-        node.output[0]: node.input[2]
-        for node in graph.nodes
-        if len(node.input) > 2 and node.input[1] in table.weights and graph.is_constant(node.input[2])
-    }
+        for slot, name in enumerate(node.input):
+            node.input[slot] = self._stored.get(name, name)
+        if output in self._bias_of:
+            node.input[2] = f"{self._bias_of[output]}/fed"
+        return [node]
 
 
 def _value(name: str, kind: int = TensorProto.FLOAT, shape: tuple[int, ...] = ()) -> Any:
