@@ -48,6 +48,11 @@ class CalibrateOptions:
     bias_correction: bool = True
     sweeps: int = 1
 
+    @property
+    def adjusts_graph(self) -> bool:
+        """Whether the method may change the graph before it rounds."""
+        return self.adjust and self.method.startswith("attribution")
+
     def __post_init__(self) -> None:
         for holds, what, expected, found in (
             (50 < self.percentile <= 100, "percentile", "50 < percentile <= 100", self.percentile),

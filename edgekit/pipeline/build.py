@@ -158,6 +158,12 @@ def _check_qat(request: BuildRequest, teacher: LoadedModel, data: BuildData) -> 
             expected="training images, or a recipe with qat.epochs 0",
             found=f"qat.epochs {recipe.qat.epochs}",
         )
+    if recipe.calibrate.adjusts_graph:
+        raise BadInputError(
+            "Training with quantisation changes the weights that calibration would have adjusted.",
+            expected="calibrate.adjust false, or qat.epochs 0",
+            found=f"calibrate.method {recipe.calibrate.method} and qat.epochs {recipe.qat.epochs}",
+        )
     if recipe.export.batch != 0:
         raise BadInputError(
             "A graph that takes batches of one size alone cannot be trained with quantisation.",

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from edgekit.calibrate.adjustments import NO_ADJUSTMENTS
 from edgekit.calibrate.graph import ExplainedGraph, read_graph
 from edgekit.calibrate.qdq import serialise, write_qdq
 from edgekit.calibrate.scale_table import SCALES_NAME, ScaleTable, read_scales, write_scales
@@ -154,7 +155,7 @@ def _trained(request: QatRequest, folder: Path, workplace: Path, observer: Obser
     student = load_model(request.student, request.student_load)
     student.capabilities.check_qat(request.options.epochs, format_name=student.format, where=str(request.student))
     graph = read_graph(request.exported / GRAPH_NAME)
-    table = read_scales(request.calibrated / SCALES_NAME)
+    table = _starting_table(request.calibrated / SCALES_NAME)
     learned = _learn(request, (teacher, student), (graph, table), workplace, observer)
     for name in learned.frozen:
         observer.noted(f"qat: {name!r} stays as it is: it is no weight that a module of the network learns")
@@ -167,6 +168,18 @@ def _trained(request: QatRequest, folder: Path, workplace: Path, observer: Obser
     exported = _exported_again(request, folder, observer)
     table = _written(request, folder, graph, learned)
     return _facts(request, learned, table) | {"last_epoch": epochs[-1], "export": dict(exported.facts)}
+
+
+def _starting_table(path: Path) -> ScaleTable:
+    """The scales that training begins with. Rounding and corrected biases are not taken over: it learns its own."""
+    table = read_scales(path)
+    if table.adjustments.input_grid is not None or table.adjustments.factors:
+        raise BadInputError(
+            "The scale table was made for a graph that calibration had adjusted, and training changes its weights.",
+            where=str(path),
+            hint="calibrate with calibrate.adjust false",
+        )
+    return replace(table, adjustments=NO_ADJUSTMENTS)
 
 
 def _learn(
