@@ -52,7 +52,7 @@ class Tape:
         self.nodes.append(helper.make_node(op_type, list(inputs), list(names), name=stem, **attributes))
         return names
 
-    def constant(self, value: npt.ArrayLike, dtype: npt.DTypeLike = None) -> str:
+    def constant(self, value: npt.ArrayLike, dtype: np.dtype[Any] | None = None) -> str:
         """A stored tensor; equal ones share a name."""
         array = np.ascontiguousarray(value, dtype=dtype).reshape(np.shape(value))
         key = (array.dtype.str, array.shape, array.tobytes())

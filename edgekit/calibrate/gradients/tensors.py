@@ -37,12 +37,13 @@ class TensorFacts:
     def element_type(self, name: str) -> int:
         """The `onnx.TensorProto.DataType` of a tensor; 0 where it is not known."""
         if self.graph.is_constant(name):
-            return onnx.helper.np_dtype_to_tensor_dtype(self.graph.constant(name).dtype)
+            return int(onnx.helper.np_dtype_to_tensor_dtype(self.graph.constant(name).dtype))
         return self._types.get(name, 0)
 
-    def dtype(self, name: str) -> npt.DTypeLike:
+    def dtype(self, name: str) -> np.dtype[Any]:
         """The numpy type of a tensor."""
-        return onnx.helper.tensor_dtype_to_np_dtype(self.element_type(name))
+        found: np.dtype[Any] = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(self.element_type(name)))
+        return found
 
     def is_float(self, name: str) -> bool:
         """True for tensors that can have a gradient, by their type."""
