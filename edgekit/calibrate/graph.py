@@ -21,9 +21,21 @@ from edgekit.core.digests import digest_bytes
 from edgekit.core.files import read_bytes
 from edgekit.errors import BadInputError
 
-__all__ = ["ATTRIBUTION", "CLASS_INDEX", "IMAGE", "LOGITS", "Edge", "ExplainedGraph", "parse_graph", "read_graph"]
+__all__ = [
+    "ATTRIBUTION",
+    "CLASS_INDEX",
+    "IMAGE",
+    "LOGITS",
+    "PIXELS",
+    "Edge",
+    "ExplainedGraph",
+    "parse_graph",
+    "read_graph",
+]
 
 IMAGE, CLASS_INDEX, LOGITS, ATTRIBUTION = "image", "class_index", "logits", "attribution"
+# The image turned back into pixels, in graphs that are adjusted so.
+PIXELS = f"{IMAGE}/pixels"
 
 # Per-axis DequantizeLinear came with opset 13.
 _OLDEST_OPSET = 13

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from edgekit.calibrate.graph import IMAGE, ExplainedGraph
+from edgekit.calibrate.graph import IMAGE, PIXELS, ExplainedGraph
 from edgekit.calibrate.placement import (
     ACTIVATION_OPS,
     DATA_MOVERS,
@@ -77,7 +77,9 @@ class _Placing:
             pays = True
         else:
             aligned = inputs % 8 == 0 or outputs % 8 == 0
-            pays = aligned and (use.data == IMAGE or max(inputs, outputs) >= _NARROW) and len(set(kernel)) == 1
+            pays = (
+                aligned and (use.data in (IMAGE, PIXELS) or max(inputs, outputs) >= _NARROW) and len(set(kernel)) == 1
+            )
         return None if pays else f"{inputs} to {outputs} channels in {groups} groups are no faster in integers"
 
     def _decide_join(self, index: int) -> None:
