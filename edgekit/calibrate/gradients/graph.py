@@ -159,10 +159,27 @@ def _backward(graph: ExplainedGraph, facts: TensorFacts, tensors: Sequence[str])
             continue
         for slot, gradient in _rule_of(node)(Step(tape, node, given, slots)).items():
             sums.add(node.input[slot], gradient)
-    for name in dict.fromkeys(tensors):
-        total = sums.total(tape, name)
-        _finish(tape, name, tape.zeros(name) if total is None else total)
+    _name_results(tape, {name: sums.total(tape, name) or tape.zeros(name) for name in dict.fromkeys(tensors)})
     return tape
+
+
+def _name_results(tape: Tape, found: Mapping[str, str]) -> None:
+    """Give the gradients their names: that of the node that makes one where it can be, as a copy costs a pass."""
+    made = {name for node in tape.nodes for name in node.output}
+    renamed: dict[str, str] = {}
+    copies = []
+    for tensor, gradient in found.items():
+        result, kind = gradient_name(tensor), tape.facts.element_type(tensor)
+        if kind != onnx.TensorProto.FLOAT:
+            copies.append(helper.make_node("Cast", [gradient], [result], result, to=onnx.TensorProto.FLOAT))
+        elif gradient in made and gradient not in renamed:
+            renamed[gradient] = result
+        else:
+            copies.append(helper.make_node("Identity", [gradient], [result], result))
+    tape.nodes.extend(copies)
+    for node in tape.nodes:
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+        node.output[:] = [renamed.get(name, name) for name in node.output]
 
 
 class _Sums:
@@ -182,16 +199,6 @@ class _Sums:
         while len(terms) > 1:
             terms[:2] = [tape.op("Add", terms[0], terms[1])]
         return terms[0]
-
-
-def _finish(tape: Tape, name: str, gradient: str) -> None:
-    same = tape.facts.element_type(name) == onnx.TensorProto.FLOAT
-    attributes: Mapping[str, Any] = {} if same else {"to": onnx.TensorProto.FLOAT}
-    tape.nodes.append(
-        helper.make_node(
-            "Identity" if same else "Cast", [gradient], [gradient_name(name)], gradient_name(name), **attributes
-        )
-    )
 
 
 def _depending(graph: ExplainedGraph, facts: TensorFacts, tensors: Sequence[str]) -> set[str]:
