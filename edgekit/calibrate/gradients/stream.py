@@ -26,8 +26,8 @@ from edgekit.interface.batches import filled
 
 __all__ = ["GradientStream", "TensorGradient"]
 
-# What one run holds: tensors, gradients, and what the backward pass reads. More at once is no faster: of a ResNet-20, 16
-# images at once take a sixth more time than 8, since memory has to be asked of the system again and again.
+# What one run holds: tensors, gradients, and what the backward pass reads. More at once is no faster: of a ResNet-20,
+# 16 images at once take a sixth more time than 8, since memory has to be asked of the system again and again.
 _RUN_BYTES = 16 * 1024 * 1024
 _TASK = "calibrate: gradients"
 
