@@ -229,6 +229,8 @@ def _notes(
         notes.append("what is lifted is float: FP16/FP32 left to the builder; not run on TensorRT")
     else:
         notes.append("what is lifted is FP32: there is no FP16 on this target")
+    if not prepared.fmt.stored_weights:
+        notes.append("sizes are of ONNX graphs, which hold float weights in this number format: engines' differ")
     if any(item.recalibrated for item in candidates.values()):
         notes.append("some candidates round tensors that full INT8 does not, and were calibrated anew")
     return tuple(notes)

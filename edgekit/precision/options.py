@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from edgekit.errors import BadInputError
+from edgekit.policy.policy import Policy
 
-__all__ = ["BudgetOptions"]
+__all__ = ["BudgetOptions", "Tolerance"]
 
 
 @dataclass(frozen=True)
@@ -31,3 +33,21 @@ class BudgetOptions:
                     expected=f"at least {least}",
                     found=repr(getattr(self, name)),
                 )
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """What a calibration has to keep, and by what that is judged.
+
+    Attributes:
+        policy: What has to hold.
+        golden: Folder of a golden set to be judged by; None holds calibration images out and takes the FP32 graph's
+            answers.
+        costs: A cost table's file (`edgekit.precision.costs`), for engines that do not run here.
+        options: How it is done.
+    """
+
+    policy: Policy
+    golden: Path | None = None
+    costs: Path | None = None
+    options: BudgetOptions = field(default_factory=BudgetOptions)

@@ -46,7 +46,7 @@ def fewest_lifted(candidates: Mapping[str, Candidate]) -> tuple[str, ...]:
 
 
 def frontier(candidates: Mapping[str, Candidate], milliseconds: Mapping[str, float] | None = None) -> tuple[str, ...]:
-    """Names of the candidates that no other beats: at least as good in everything, and better in something.
+    """Names of the candidates that no other beats: at least as good in everything, better in something.
 
     Compared are map drift, accuracy (agreement where there are no labels), size, and latency where it is known.
 
@@ -58,7 +58,10 @@ def frontier(candidates: Mapping[str, Candidate], milliseconds: Mapping[str, flo
         candidates if milliseconds is None else {name: candidates[name] for name in candidates if name in milliseconds}
     )
     goals = {name: _goals(item, None if milliseconds is None else milliseconds[name]) for name, item in pool.items()}
-    return tuple(name for name in pool if not any(_beats(goals[other], goals[name]) for other in pool))
+    front = [name for name in pool if not any(_beats(goals[other], goals[name]) for other in pool)]
+    # Different exclusions may place the same pairs: of equals the first, which lifts least.
+    first = {goals[name]: name for name in reversed(front)}
+    return tuple(name for name in front if first[goals[name]] == name)
 
 
 def _goals(candidate: Candidate, milliseconds: float | None) -> tuple[float, ...]:

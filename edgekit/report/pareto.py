@@ -20,11 +20,11 @@ PARETO_SVG = "pareto.svg"
 PARETO_PNG = "pareto.png"
 
 _WIDTH, _HEIGHT = 720.0, 440.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 84.0, 28.0, 44.0, 56.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 84.0, 28.0, 60.0, 56.0
 _LEAST_DRIFT = 1e-8
 _INK, _QUIET, _RULE, _PAPER = (32, 32, 32), (96, 96, 96), (222, 222, 222), (255, 255, 255)
 _HOLDS, _BREAKS = TEACHER_HUE, ENGINE_HUE
-_LINE_HEIGHT = 15.0
+_LINE_HEIGHT, _LABEL_WIDTH = 15.0, 120.0
 
 
 @dataclass(frozen=True)
@@ -99,12 +99,16 @@ class _Layout:
         found: list[_Placed] = []
         for point in sorted(self.chart.points, key=lambda item: (-_shown(item), item.cost)):
             x, y = self.across(point.cost), self.upwards(math.log10(max(_LEAST_DRIFT, _shown(point))))
-            leftwards = x > (_LEFT + _WIDTH) / 2
+            leftwards = x > _WIDTH - _RIGHT - _LABEL_WIDTH
             # From top to bottom, each label below those that would cover it.
-            taken = [other.label_y for other in found if other.leftwards == leftwards and abs(other.x - x) < 150]
-            label_y = max([y, *(other + _LINE_HEIGHT for other in taken if other + _LINE_HEIGHT > y)])
+            taken = [other.label_y for other in found if abs(other.x - x) < _LABEL_WIDTH]
+            label_y = max([y, *(other + _LINE_HEIGHT for other in taken)])
             found.append(_Placed(point, x, y, round(label_y, 2), leftwards))
         return tuple(found)
+
+    def decade_in_words(self, exponent: int) -> str:
+        """A tick of the second axis; what lies below the least drift that is told apart is drawn on it."""
+        return ("<= " if 10.0**exponent <= _LEAST_DRIFT else "") + f"1e{exponent}"
 
     @property
     def front(self) -> tuple[tuple[float, float], ...]:
@@ -134,7 +138,7 @@ def draw_svg(chart: ParetoChart) -> str:
     for decade in layout.decades:
         y = layout.upwards(decade)
         parts.append(_rule(_LEFT, y, right, y))
-        parts.append(_text(_LEFT - 8, y + 4, f"1e{decade}", anchor="end"))
+        parts.append(_text(_LEFT - 8, y + 4, layout.decade_in_words(decade), anchor="end"))
     for tick in layout.cost_ticks:
         x = layout.across(tick)
         parts.append(_rule(x, _TOP, x, bottom))
@@ -209,14 +213,14 @@ def draw_png(chart: ParetoChart) -> bytes:
     for decade in layout.decades:
         y = layout.upwards(decade)
         pen.line((_LEFT, y, right, y), fill=_RULE)
-        pen.text((_LEFT - 8, y), f"1e{decade}", fill=_INK, font=font, anchor="rm")
+        pen.text((_LEFT - 8, y), layout.decade_in_words(decade), fill=_INK, font=font, anchor="rm")
     for tick in layout.cost_ticks:
         x = layout.across(tick)
         pen.line((x, _TOP, x, bottom), fill=_RULE)
         pen.text((x, bottom + 8), f"{tick:g}", fill=_INK, font=font, anchor="ma")
     pen.text(((_LEFT + right) / 2, _HEIGHT - 14), chart.cost_label, fill=_INK, font=font, anchor="ms")
     # Pillow turns no text; the label of the upright axis lies above it.
-    pen.text((8, _TOP - 8), chart.drift_label, fill=_QUIET, font=font, anchor="lb")
+    pen.text((8, _TOP - 10), chart.drift_label, fill=_QUIET, font=font, anchor="lb")
     if len(layout.front) > 1:
         pen.line(list(layout.front), fill=_QUIET)
     for item in layout.placed:
@@ -225,8 +229,8 @@ def draw_png(chart: ParetoChart) -> bytes:
         if point.chosen:
             pen.ellipse(_around(item, 9), outline=colour, width=2)
         pen.ellipse(_around(item, 5), fill=colour if point.holds else _PAPER, outline=colour, width=2)
-        place = (item.x + (-13 if item.leftwards else 13), item.label_y)
-        pen.text(place, _one_line(_label(point)), fill=_INK, font=font, anchor="rm" if item.leftwards else "lm")
+        beside = (item.x + (-13 if item.leftwards else 13), item.label_y)
+        pen.text(beside, _one_line(_label(point)), fill=_INK, font=font, anchor="rm" if item.leftwards else "lm")
     return png_bytes(np.asarray(sheet, dtype=np.uint8))
 
 
