@@ -31,8 +31,10 @@ class Operation:
     weighted: bool
 
 
-def quantised_operations(graph: ExplainedGraph, placement: Placement, known: Collection[str]) -> tuple[Operation, ...]:
-    """The operations that compute in integers, in graph order.
+def quantised_operations(
+    graph: ExplainedGraph, placement: Placement, known: Collection[str], *, joins: bool
+) -> tuple[Operation, ...]:
+    """The operations that compute in integers and can be lifted, in graph order.
 
     Data movers are left out: they round nothing of their own, and the placement leaves them in float with their
     neighbours.
@@ -41,11 +43,14 @@ def quantised_operations(graph: ExplainedGraph, placement: Placement, known: Col
         graph: The adjusted FP32 graph.
         placement: What is quantised in it.
         known: Names that can be lifted: those of the graph before adjustment.
+        joins: Additions and poolings are lifted by themselves too. TensorRT wants an addition in integers wherever its
+            result is; there they follow the convolutions around them.
     """
     found: dict[str, list[int]] = {}
     for index in sorted(placement.quantised):
         node = graph.nodes[index]
-        if node.op_type not in DATA_MOVERS and node.name in known:
+        liftable = node.op_type in WEIGHTED_OPS or (joins and node.op_type not in DATA_MOVERS)
+        if liftable and node.name in known:
             found.setdefault(node.name, []).append(index)
     operations = []
     for name, nodes in found.items():

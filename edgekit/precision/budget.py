@@ -101,7 +101,8 @@ def prepare(request: BudgetRequest, workplace: Path, observer: Observer = NULL_O
     table = read_scales(workplace / FULL_NAME / SCALES_NAME)
     adjusted = apply_adjustments(graph, table.adjustments)
     names = {graph.nodes[index].name for index in graph.forward}
-    operations = quantised_operations(adjusted, place(adjusted, fmt, request.calibration.exclude), names)
+    placement = place(adjusted, fmt, request.calibration.exclude)
+    operations = quantised_operations(adjusted, placement, names, joins=fmt.placement != "tensorrt")
     prepared = Prepared(graph, fmt, table, operations, costs)
     if costs is not None:
         every = {node.name for node in graph.nodes}
@@ -137,13 +138,13 @@ def budget_of(
     search = None
     if fp32.holds and not int8.holds:
         ranking = _ranking(request, prepared, workplace, observer)
-        search = find_lifted([item.operation.name for item in ranking], lambda lifted: laboratory.measure(lifted).holds)
+        search = find_lifted([item.operation.name for item in ranking], laboratory.holds)
     candidates = named(laboratory.measured)
     kept = worth_timing(candidates, request.options.timed)
     latency = _latency(request, prepared, laboratory, {name: candidates[name] for name in kept}, golden, observer)
     choice = choose(candidates, latency)
     pool = {name: candidates[name] for name in kept}
-    notes = _notes(request, prepared, candidates, latency, choice)
+    notes = _notes(request, prepared, laboratory, candidates, latency, choice)
     front = frontier(pool, latency.milliseconds if latency.known else None)
     return Budget(candidates, kept, front, choice, latency, ranking, search, notes), laboratory
 
@@ -214,6 +215,7 @@ def _latency(
 def _notes(
     request: BudgetRequest,
     prepared: Prepared,
+    laboratory: Laboratory,
     candidates: Mapping[str, Candidate],
     latency: CandidateLatency,
     choice: Choice,
@@ -233,4 +235,7 @@ def _notes(
         notes.append("sizes are of ONNX graphs, which hold float weights in this number format: engines' differ")
     if any(item.recalibrated for item in candidates.values()):
         notes.append("some candidates round tensors that full INT8 does not, and were calibrated anew")
+    if laboratory.refused:
+        count = len(laboratory.refused)
+        notes.append(f"{count} assignments tried break rules of the target's runtime and were passed over")
     return tuple(notes)

@@ -78,7 +78,6 @@ def plotted(budget: Budget, policy: str) -> ParetoChart:
                 drift=candidate.drift["cosine"],
                 holds=candidate.holds,
                 chosen=name == budget.choice.name,
-                frontier=name in budget.front,
             )
         )
     source = f" ({budget.latency.source})"

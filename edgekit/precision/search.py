@@ -56,6 +56,8 @@ class _Search:
         self._ranked = tuple(ranked)
         self._holds = holds
         self._steps: list[Step] = []
+        # Everything lifted is the FP32 graph, of which the caller knows that it holds.
+        self._answers = {frozenset(ranked): True}
 
     def result(self) -> SearchResult:
         """Ask until the set is smallest."""
@@ -70,10 +72,10 @@ class _Search:
         return SearchResult(lifted, tuple(self._steps))
 
     def _ask(self, phase: str, lifted: frozenset[str]) -> bool:
-        # Everything lifted is the FP32 graph, of which the caller knows that it holds.
-        answer = len(lifted) == len(self._ranked) or self._holds(lifted)
-        self._steps.append(Step(phase, lifted, answer))
-        return answer
+        if lifted not in self._answers:
+            self._answers[lifted] = self._holds(lifted)
+            self._steps.append(Step(phase, lifted, self._answers[lifted]))
+        return self._answers[lifted]
 
     def _shortest_prefix(self) -> int:
         failed, count = 0, 1

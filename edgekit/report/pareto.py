@@ -37,7 +37,6 @@ class ParetoPoint:
         drift: Position along the second, at least 0; None where maps are not finite: drawn at the upper end.
         holds: It keeps the policy.
         chosen: It is the chosen one.
-        frontier: No other beats it.
     """
 
     name: str
@@ -45,7 +44,6 @@ class ParetoPoint:
     drift: float | None
     holds: bool
     chosen: bool
-    frontier: bool
 
 
 @dataclass(frozen=True)
@@ -112,8 +110,11 @@ class _Layout:
 
     @property
     def front(self) -> tuple[tuple[float, float], ...]:
-        """The frontier's corners, from left to right."""
-        return tuple(sorted((item.x, item.y) for item in self.placed if item.point.frontier))
+        """Points that no other beats in both of the plot's axes, from left to right."""
+        corners = sorted({(item.x, item.y) for item in self.placed})
+        lowest = [max(y for _, y in corners[: place + 1]) for place in range(len(corners))]
+        # Downwards on the canvas is less drift.
+        return tuple(corner for place, corner in enumerate(corners) if place == 0 or corner[1] > lowest[place - 1])
 
 
 def _shown(point: ParetoPoint) -> float:
@@ -218,9 +219,9 @@ def draw_png(chart: ParetoChart) -> bytes:
         x = layout.across(tick)
         pen.line((x, _TOP, x, bottom), fill=_RULE)
         pen.text((x, bottom + 8), f"{tick:g}", fill=_INK, font=font, anchor="ma")
-    pen.text(((_LEFT + right) / 2, _HEIGHT - 14), chart.cost_label, fill=_INK, font=font, anchor="ms")
+    pen.text(((_LEFT + right) / 2, _HEIGHT - 14), _one_line(chart.cost_label), fill=_INK, font=font, anchor="ms")
     # Pillow turns no text; the label of the upright axis lies above it.
-    pen.text((8, _TOP - 10), chart.drift_label, fill=_QUIET, font=font, anchor="lb")
+    pen.text((8, _TOP - 10), _one_line(chart.drift_label), fill=_QUIET, font=font, anchor="lb")
     if len(layout.front) > 1:
         pen.line(list(layout.front), fill=_QUIET)
     for item in layout.placed:
