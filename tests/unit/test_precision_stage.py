@@ -34,7 +34,8 @@ from edgekit.core.canonical import read_json, write_json
 from edgekit.core.digests import digest_path
 from edgekit.errors import BadInputError
 from edgekit.policy.clauses import AgreementClause, MeanClause, ShareClause, UndefinedClause
-from edgekit.precision.assignment import exclude_patterns, leaves_nothing, pattern_of, quantised_operations
+from edgekit.precision.assignment import Operation, exclude_patterns, leaves_nothing, pattern_of, quantised_operations
+from edgekit.precision.budget import budget_of, prepare
 from edgekit.precision.costs import COSTS_FORMAT
 from edgekit.precision.lifting import lifted_table
 from edgekit.precision.options import BudgetOptions
@@ -389,18 +390,27 @@ def _covers(wide: Range, narrow: Range) -> bool:
 
 def test_a_tensor_without_a_range_is_calibrated_anew(tmp_path: Path) -> None:
     """TensorRT rounds the shorter branch of an addition; lifting a convolution turns that to the other one."""
-    graph = parse_graph(GRAPHS["residual"]().SerializeToString(), where="x")
-    fmt = number_format("trt-s8s8")
-    full = quantise_graph(graph, random_images(), fmt, CalibrateOptions(method="minmax"))
-    assert lifted_table(graph, full.table, ("node_Conv_5",)) is None
-    here = EngineHere("reference", of_target=False, told="not here")
-    policy = kept_by(MeanClause("cosine", 0.99995))
-    wanted = request(tmp_path, GRAPHS["residual"](), policy, number_format="trt-s8s8", engine=here)
-    small = replace(MAPS, height=4, width=4)
-    record = find_budget(replace(wanted, yardstick=replace(wanted.yardstick, map_spec=small)), tmp_path / "out")
-    assert record.facts["outcome"] == "pass"
-    assert any(item["recalibrated"] for item in record.facts["candidates"])
-    assert "some candidates round tensors that full INT8 does not, and were calibrated anew" in record.facts["notes"]
+    wanted = request(tmp_path, GRAPHS["residual"](), number_format="trt-s8s8", engine=REFERENCE)
+    yardstick = replace(wanted.yardstick, map_spec=replace(MAPS, height=4, width=4))
+    prepared = prepare(wanted, tmp_path / "work")
+    assert lifted_table(prepared.graph, prepared.table, ("node_Conv_10",)) is None
+    _, laboratory = budget_of(wanted, prepared, yardstick.golden(), tmp_path / "work")
+    candidate = laboratory.measure(frozenset({"node_Conv_10"}))
+    assert candidate.recalibrated
+    own = replace(wanted.calibration, exclude=("node_Conv_10",))
+    expected = quantise_graph(prepared.graph, wanted.images, prepared.fmt, own, input_spec=SPEC)
+    assert laboratory.files(candidate)[0].read_bytes() == serialise(expected.model)
+
+
+def test_what_the_runtime_refuses_is_passed_over(tmp_path: Path) -> None:
+    """An addition in integers whose skip input is none breaks TensorRT's rules."""
+    wanted = request(tmp_path, GRAPHS["padded-shortcut"](), number_format="trt-s8s8", engine=REFERENCE)
+    prepared = prepare(wanted, tmp_path / "work")
+    addition = Operation("node_Add_7", "Add", (7,), weighted=False)
+    with_addition = replace(prepared, operations=(*prepared.operations, addition))
+    _, laboratory = budget_of(wanted, with_addition, wanted.yardstick.golden(), tmp_path / "work")
+    assert not laboratory.holds(frozenset({"node_Add_7"}))
+    assert laboratory.refused == [("node_Add_7",)]
 
 
 def test_ranking_blames_what_was_made_hard() -> None:
