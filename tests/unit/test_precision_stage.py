@@ -13,6 +13,7 @@ from explained_graphs import GRAPHS, ArrayImages, GraphBuilder, random_images
 from precision_budgets import (
     CARD,
     MAPS,
+    SPEC,
     Listening,
     PixelImages,
     chain,
