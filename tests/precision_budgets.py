@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ from explained_graphs import ArrayImages, GraphBuilder
 from onnx import ModelProto
 
 from edgekit.attribution.spec import MapSpec
-from edgekit.bundle.golden import GoldenSet
 from edgekit.calibrate.options import CalibrateOptions
 from edgekit.core.digests import digest_array
 from edgekit.core.progress import NULL_OBSERVER, NullObserver, Observer
@@ -71,14 +70,10 @@ class PixelImages:
 
 @dataclass
 class Listening(NullObserver):
-    """Remembers notes and how many candidates were announced; `limit` is where the program is killed."""
+    """Counts the candidates that are announced; `limit` is where the program is killed."""
 
     limit: int = 10**6
-    notes: list[str] = field(default_factory=list)
     candidates: int = 0
-
-    def noted(self, message: str) -> None:
-        self.notes.append(message)
 
     def advanced(self, task: str, done: int, total: int | None, detail: str = "") -> None:
         if task == "precision: candidates":
@@ -156,7 +151,3 @@ def request(folder: Path, model: ModelProto, policy: Policy | None = None, **cha
         options=BudgetOptions(latency_runs=0),
     )
     return replace(wanted, **changes)
-
-
-def golden_of(wanted: BudgetRequest) -> GoldenSet:
-    return wanted.yardstick.golden()

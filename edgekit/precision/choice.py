@@ -67,11 +67,11 @@ def _nothing_holds(candidates: Mapping[str, Candidate]) -> Choice:
 def slower_in_words(
     candidates: Mapping[str, Candidate], latency: CandidateLatency, chosen: str | None
 ) -> tuple[str, ...]:
-    """A sentence for full INT8 and for the chosen candidate where they are slower than the FP32 graph."""
-    names = dict.fromkeys(name for name in (INT8_NAME, chosen) if name is not None and name != FP32_NAME)
+    """A sentence for full INT8, the fewest lifted operations that hold, and the choice, where FP32 is faster."""
+    names = dict.fromkeys((INT8_NAME, *fewest_lifted(candidates)[:1], chosen))
     where = "by the cost table" if latency.source == "cost table" else "on this target's engine, here"
     return tuple(
         f"{name} is SLOWER than FP32 {where}: it takes {latency.in_words(name, FP32_NAME)}"
         for name in names
-        if name in candidates and latency.is_faster(FP32_NAME, name)
+        if name is not None and name != FP32_NAME and latency.is_faster(FP32_NAME, name)
     )

@@ -60,8 +60,6 @@ def find_budget(request: BudgetRequest, destination: Path, observer: Observer = 
         write_bytes(folder / PARETO_SVG, draw_svg(chart).encode("utf-8"))
         write_bytes(folder / PARETO_PNG, draw_png(chart))
         _keep(budget, laboratory, workplace, folder)
-        for note in budget.notes:
-            observer.noted(f"precision: {note}")
         return _facts(request, prepared, budget, len(golden))
 
     with kept_workplace(destination, stage_key(stage)) as workplace:
@@ -126,5 +124,11 @@ def _facts(request: BudgetRequest, prepared: Prepared, budget: Budget, judged: i
         "latency": {"source": budget.latency.source, "told": budget.latency.told},
         "candidates": candidate_rows(budget),
         "bytes_before": request.graph.stat().st_size,
-        "summary": f"{choice.outcome}: {choice.reason}",
+        "summary": f"{choice.outcome}: {_in_short(choice.name, lifted, len(prepared.operations))}",
     }
+
+
+def _in_short(name: str | None, lifted: list[str], operations: int) -> str:
+    return (
+        "nothing is chosen" if name is None else f"{name}, {len(lifted)} of {operations} operations lifted out of INT8"
+    )
