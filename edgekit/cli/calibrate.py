@@ -143,10 +143,11 @@ def _render(record: StageRecord) -> str:
     drift = ("1 - cosine", "1 - Spearman", "1 - IoU")
     numbers = ("lifted", *drift, "agreement", "accuracy", "p50 ms", "KiB")
     header = ("candidate", "policy", *numbers, "")
-    rows = [_row(item) for item in facts["candidates"]]
+    shown = [item for item in facts["candidates"] if _is_shown(item)]
+    rows, more = [_row(item) for item in shown], len(facts["candidates"]) - len(shown)
     lines = [
         render_table(header, rows, right=numbers),
-        "",
+        f"and {more} more in precision.json\n" if more else "",
         f"judged on {facts['judged']} images against {facts['teacher']}, policy {facts['policy']!r}",
         f"latency: {facts['latency']['told']}",
     ]
@@ -155,6 +156,12 @@ def _render(record: StageRecord) -> str:
         lines.append("lifted: " + ", ".join(facts["lifted"]))
     lines.append(f"chosen: {facts['chosen'] or 'none'}, {style_outcome(facts['outcome'])}: {facts['reason']}")
     return "\n".join(lines)
+
+
+def _is_shown(item: dict[str, Any]) -> bool:
+    """Both ends, and what is worth a choice: the others were asked on the way."""
+    ends = item["is_fp32"] or not item["lifted"]
+    return bool(ends or item["frontier"] or item["chosen"] or item["latency_ms"] is not None)
 
 
 def _row(item: dict[str, Any]) -> tuple[str, ...]:

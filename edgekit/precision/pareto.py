@@ -13,9 +13,16 @@ INT8_NAME = "int8"
 
 
 def named(measured: Sequence[Candidate]) -> dict[str, Candidate]:
-    """Candidates by name, the fewest lifted operations first: "int8", "mixed-1" and so on, "fp32"."""
+    """Candidates by name, the fewest lifted operations first: "int8", "mixed-1" and so on, "fp32".
+
+    Of those with the same graph, which different exclusions may lead to, the first stands for all.
+    """
     names: dict[str, Candidate] = {}
+    graphs: set[str] = set()
     for candidate in sorted(measured, key=lambda item: (_lifted(item), item.lifted)):
+        if candidate.model in graphs:
+            continue
+        graphs.add(candidate.model)
         if candidate.is_fp32:
             names[FP32_NAME] = candidate
         elif not candidate.lifted:

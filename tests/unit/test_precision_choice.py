@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from edgekit.bench.options import LatencyOptions
 from edgekit.bench.result import LatencyReport, LatencyResult
+from edgekit.core.digests import digest_bytes
 from edgekit.precision.candidate import Candidate
 from edgekit.precision.choice import choose, slower_in_words
 from edgekit.precision.latency import CandidateLatency, not_measured
@@ -27,7 +28,7 @@ def candidate(lifted: int = 0, outcome: str = "pass", drift: float | None = 1e-3
         "bytes": 1000,
         "int8": (),
         "recalibrated": False,
-        "model": "0" * 64,
+        "model": digest_bytes(f"{lifted} {outcome} {drift}".encode()),
     }
     return Candidate(**(values | changes))
 
@@ -47,6 +48,11 @@ def test_names_go_from_int8_to_fp32() -> None:
     found = named([fp32(), candidate(), candidate(3), candidate(1)])
     assert list(found) == ["int8", "mixed-1", "mixed-2", "fp32"]
     assert [len(item.lifted) for item in found.values()] == [0, 1, 3, 5]
+
+
+def test_the_same_graph_has_one_name() -> None:
+    found = named([fp32(), candidate(3, model="same"), candidate(2, model="same"), candidate(1)])
+    assert [len(item.lifted) for item in found.values()] == [1, 2, 5]
 
 
 def test_the_fewest_lifted_operations_win_without_latency() -> None:
