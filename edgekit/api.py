@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from edgekit.pipeline.release import BuildResult
     from edgekit.policy.policy import Policy
     from edgekit.policy.verdict import Verdict
+    from edgekit.precision.options import Tolerance
     from edgekit.teacher.checkpoint import LoadedModel
     from edgekit.teacher.load_options import LoadOptions
     from edgekit.verify.stage import Verification
@@ -167,32 +168,38 @@ def calibrate(  # noqa: PLR0913 - all but three by keyword
     *,
     target: str = "cpu",
     recipe: Recipe | None = None,
+    tolerance: Tolerance | None = None,
     seed: int = 0,
     observer: Observer = NULL_OBSERVER,
 ) -> StageRecord:
-    """Write scale table and Q/DQ graph for the folder `exported` that `export` filled, from the images in `calib`."""
-    from edgekit.calibrate.stage import CalibrateRequest
-    from edgekit.calibrate.stage import calibrate as run
+    """Write scale table and Q/DQ graph for the folder `exported` that `export` filled, from the images in `calib`.
+
+    Args:
+        exported: Folder that `export` filled.
+        calib: Images; no labels.
+        output: Folder to fill.
+        target: Target name.
+        recipe: How ranges are found.
+        tolerance: A policy to keep: operations are left in float until it holds (`edgekit.precision.stage`). That it
+            cannot be kept raises nothing: the record's facts then have "outcome" "fail" or "inconclusive".
+        seed: Of the choice of images.
+        observer: Told of the progress.
+    """
     from edgekit.config.recipe import Recipe
-    from edgekit.core.canonical import read_json
-    from edgekit.images.imageset import read_unlabelled, select_balanced
-    from edgekit.images.views import ImageView
-    from edgekit.interface.card import ModelCard
+    from edgekit.pipeline.calibration import FolderCalibration, calibrate_folder
     from edgekit.targets.loader import resolve_target
 
     recipe = recipe or Recipe()
-    folder = Path(exported)
-    card = ModelCard.from_dict(read_json(folder / "interface.json")["card"], where=str(folder / "interface.json"))
-    found = read_unlabelled(Path(calib), max_corrupt_share=recipe.golden.max_corrupt_share, observer=observer)
-    chosen = select_balanced(found.items, recipe.calibrate.images, seed=seed)
-    request = CalibrateRequest(
-        graph=folder / "model.onnx",
-        images=ImageView(chosen).prepared(card.input),
-        number_format=resolve_target(target).number_format,
+    wanted = FolderCalibration(
+        exported=Path(exported),
+        calib=Path(calib),
+        target=resolve_target(target),
         options=recipe.calibrate,
-        input=card.input,
+        seed=seed,
+        max_corrupt_share=recipe.golden.max_corrupt_share,
+        tolerance=tolerance,
     )
-    return run(request, Path(output), observer)
+    return calibrate_folder(wanted, Path(output), observer)
 
 
 def qat(  # noqa: PLR0913 - all but three by keyword

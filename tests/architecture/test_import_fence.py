@@ -87,7 +87,19 @@ def test_errors_and_the_command_line_need_no_numpy() -> None:
 
 
 def test_every_package_is_in_a_ring_or_outside_them() -> None:
-    outside = {"api", "pipeline", "demo", "calibrate", "compress", "export", "qat", "teacher", "report", *LIGHT}
+    outside = {
+        "api",
+        "pipeline",
+        "demo",
+        "calibrate",
+        "compress",
+        "export",
+        "precision",
+        "qat",
+        "teacher",
+        "report",
+        *LIGHT,
+    }
     packages = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").is_file()}
     modules = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "__main__"}
     assert packages | modules <= {*RING_0, *RING_1, *outside}
