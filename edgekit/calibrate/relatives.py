@@ -1,7 +1,7 @@
 """Stored tensors of the map branch that are a weight of the forward path in other clothes.
 
-The branch holds the backward pass of what follows the tap. There a matrix may be transposed, be divided by the number of
-cells that are averaged, or have a row of zeros more for classes that are not there; and a kernel may be the one from
+The branch holds the backward pass of what follows the tap. There a matrix may be transposed, be divided by the number
+of cells that are averaged, or have a row of zeros more for classes that are not there; and a kernel may be the one from
 before a batch norm was folded into it, which differs by a factor for each output channel. When slices of the original
 are scaled, so must be those of its relatives.
 """

@@ -1,4 +1,4 @@
-"""Whether an adjusted graph still answers as it did, shown on images: what no reasoning about a map branch can promise."""
+"""Whether an adjusted graph still answers as it did, shown on images: no reasoning about a map branch promises that."""
 
 from __future__ import annotations
 

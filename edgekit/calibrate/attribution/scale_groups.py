@@ -49,14 +49,16 @@ class WeightLink:
         axis: Axis of its slices.
         variables: Which factor each slice follows; -1 where it follows none.
         power: 1 where slices are multiplied (they read the group), -1 where they are divided (they make it).
-        result: The tensor that the operation makes, for weights that read the group and are rounded with one step over
-            several of its channels; None where scaling costs the weights nothing.
+        reads: The activation that the weight is multiplied with, where it is rounded with one step over several of the
+            group's channels; None where scaling costs the weight nothing.
+        result: The tensor that this makes, or None likewise.
     """
 
     constant: str
     axis: int
     variables: tuple[int, ...]
     power: int
+    reads: str | None = None
     result: str | None = None
 
 
@@ -105,6 +107,7 @@ class _Link:
     """As `WeightLink`, with unknowns."""
 
     unknowns: npt.NDArray[np.int64]
+    reads: str | None
     result: str | None
 
 
@@ -163,11 +166,11 @@ class _Tracking:
         if visit.node.op_type == "Conv":
             self._read_by_convolution(use, flat, result)
         else:
-            self._link((use.weight, 1 - use.axis, 1), flat, result)
+            self._link((use.weight, 1 - use.axis, 1), flat, use.data, result)
         made = self.unions.fresh(outputs, 1)
-        self._link((use.weight, use.axis, -1), made, None)
+        self._link((use.weight, use.axis, -1), made)
         if use.bias is not None:
-            self._link((use.bias, 0, -1), made, None)
+            self._link((use.bias, 0, -1), made)
         return made.reshape([-1 if axis == channel else 1 for axis in range(len(sizes))])
 
     def _read_by_convolution(self, use: WeightUse, channels: npt.NDArray[np.int64], result: str) -> None:
@@ -175,17 +178,23 @@ class _Tracking:
         groups = len(channels) // per_group
         if per_group == 1:
             # A row for each channel, with a step of its own.
-            self._link((use.weight, 0, 1), np.repeat(channels, outputs // groups), None)
+            self._link((use.weight, 0, 1), np.repeat(channels, outputs // groups))
             return
         # One column of the stored weight reads a channel of every group.
         first = self.unions.merged(channels.reshape(groups, per_group), (0,))
-        self._link((use.weight, 1, 1), first.ravel(), result)
+        self._link((use.weight, 1, 1), first.ravel(), use.data, result)
 
-    def _link(self, key: tuple[str, int, int], unknowns: npt.NDArray[np.int64], result: str | None) -> None:
+    def _link(
+        self,
+        key: tuple[str, int, int],
+        unknowns: npt.NDArray[np.int64],
+        reads: str | None = None,
+        result: str | None = None,
+    ) -> None:
         if key in self.links:
             self.unions.unite(self.links[key].unknowns, unknowns)
         else:
-            self.links[key] = _Link(unknowns, result)
+            self.links[key] = _Link(unknowns, reads, result)
 
     def _is_used_alike(self, use: WeightUse) -> bool:
         """True where every operation on the way to the logits that reads the weight or bias does so in the same way."""
@@ -232,8 +241,8 @@ class _Tracking:
             size=len(variables),
             members=tuple(GroupMember(name, roots[name].shape, numbered(roots[name])) for name in names),
             links=tuple(
-                WeightLink(name, axis, numbered(links[name, axis, power]), power, self.links[name, axis, power].result)
-                for name, axis, power in links
+                WeightLink(name, axis, numbered(links[name, axis, power]), power, link.reads, link.result)
+                for (name, axis, power), link in self.links.items()
                 if belongs[name, axis, power].any()
             ),
         )
