@@ -13,6 +13,7 @@ from onnx import numpy_helper
 from edgekit.calibrate.adjustments import Adjustments, ChannelFactors
 from edgekit.calibrate.graph import ExplainedGraph
 from edgekit.calibrate.input_grid import with_input_grid
+from edgekit.calibrate.relatives import WeightRelatives
 from edgekit.core.digests import digest_bytes
 from edgekit.errors import IntegrityError
 
@@ -24,7 +25,7 @@ def apply_adjustments(graph: ExplainedGraph, adjustments: Adjustments) -> Explai
 
     Args:
         graph: The FP32 graph.
-        adjustments: What to change. Copies of a weight that the map branch reads change with it.
+        adjustments: What to change. What the map branch reads of a weight changes with it: see `relatives`.
 
     Returns:
         `graph` itself where nothing changes.
@@ -35,8 +36,9 @@ def apply_adjustments(graph: ExplainedGraph, adjustments: Adjustments) -> Explai
     if not adjustments.changes_graph:
         return graph
     values = {name: graph.constant(name) for name in graph.constant_names}
+    relatives = WeightRelatives(graph)
     for item in adjustments.factors:
-        _multiply(graph, values, item)
+        _multiply(relatives, values, item)
     for name, shift in adjustments.bias_shifts.items():
         if name not in values or values[name].shape != (len(shift),):
             raise _misfit(name, f"a bias of {len(shift)} channels", values.get(name))
@@ -56,7 +58,7 @@ def copies_of(graph: ExplainedGraph, weight: str) -> Iterable[tuple[str, bool]]:
     original = graph.constant(weight)
     for name in graph.constant_names:
         shape = graph.constant_shape(name)
-        if name == weight or len(shape) < 2 or np.prod(shape) != original.size:
+        if name == weight or len(shape) < 2 or shape not in (original.shape, original.shape[::-1]):
             continue
         value = graph.constant(name)
         if np.array_equal(value, original):
@@ -65,17 +67,17 @@ def copies_of(graph: ExplainedGraph, weight: str) -> Iterable[tuple[str, bool]]:
             yield name, True
 
 
-def _multiply(graph: ExplainedGraph, values: dict[str, npt.NDArray[Any]], item: ChannelFactors) -> None:
+def _multiply(relatives: WeightRelatives, values: dict[str, npt.NDArray[Any]], item: ChannelFactors) -> None:
     name = item.constant
     found = values.get(name)
     if found is None or not 0 <= item.axis < found.ndim or found.shape[item.axis] != len(item.factors):
         raise _misfit(name, f"{len(item.factors)} slices along axis {item.axis}", found)
     values[name] = found * _along(item.factors, item.axis, found.ndim)
-    if found.ndim < 2:
-        return
-    for copy, transposed in copies_of(graph, name):
-        axis = found.ndim - 1 - item.axis if transposed else item.axis
-        values[copy] = values[copy] * _along(item.factors, axis, found.ndim)
+    for relative in relatives.of(name):
+        axis = found.ndim - 1 - item.axis if relative.transposed else item.axis
+        # Rows of zeros beyond those of the original stay what they are.
+        factors = item.factors + (1.0,) * (values[relative.name].shape[axis] - len(item.factors))
+        values[relative.name] = values[relative.name] * _along(factors, axis, found.ndim)
 
 
 def _along(factors: tuple[float, ...], axis: int, rank: int) -> npt.NDArray[np.float32]:
