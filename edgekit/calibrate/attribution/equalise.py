@@ -4,9 +4,8 @@ Cross-layer equalisation (Nagel et al., 2019, arXiv:1906.04721) makes all channe
 that the answers hardly depend on may reach further: with s the factors, D the step of an activation and S_c how much
 errors in channel c cost, its rounding is expected to cost D(s)^2 / 12 * sum_c s_c^2 S_c, where D(s) is the widest
 channel's reach divided by s_c and by the number of levels. Rounding a weight that reads the channels costs, for each
-output o, S_o * d_o(s)^2 / 12 * sum_c n m_c / s_c^2, with d_o its largest magnitude after scaling over the number of
-levels, n the positions of the kernel, and m_c the mean square of its input. Weights that make the channels have a step
-for each, and cost what they did.
+output o, d_o(s)^2 / 12 * sum_c H_oc / s_c^2, with d_o its largest magnitude after scaling over the number of levels and
+H_oc how much errors in that element cost. Weights that make the channels have a step for each, and cost what they did.
 
 In log s all of this is convex: sums and maxima of exponentials of linear functions, multiplied. So descent finds the
 optimum of all tensors that share the factors.
@@ -14,7 +13,7 @@ optimum of all tensors that share the factors.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -22,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekit.calibrate.adjustments import ChannelFactors
-from edgekit.calibrate.attribution.channel_evidence import ChannelEvidence, channel_shape
+from edgekit.calibrate.attribution.channel_evidence import ChannelEvidence, GroupEvidence
 from edgekit.calibrate.attribution.scale_groups import GroupMember, ScaleGroup, WeightLink, factors_of
 from edgekit.calibrate.formats import NumberFormat
 from edgekit.calibrate.graph import ExplainedGraph
@@ -73,15 +72,10 @@ class _ActivationTerm:
 
 @dataclass(frozen=True)
 class _WeightTerm:
-    """One weight that reads the channels.
-
-    It has largest magnitudes [outputs, columns], mean squares of what each column reads, times the positions of the
-    kernel [outputs or 1, columns], and what an error in each output costs [outputs].
-    """
+    """One weight that reads the channels: largest magnitudes and what errors cost, [outputs, columns] each."""
 
     variables: npt.NDArray[np.int64]
     largest: _Floats
-    mean_square: _Floats
     sensitivity: _Floats
     levels: int
 
@@ -90,14 +84,10 @@ class _WeightTerm:
         own = logs[self.variables]
         scaled = self.largest * np.exp(own)
         widest = scaled.argmax(axis=1)
-        step = scaled[np.arange(len(scaled)), widest] / self.levels
-        inputs = self.mean_square * np.exp(-2 * own)
-        total = inputs.sum(axis=1)
-        costs = self.sensitivity * step**2 / 12 * total
-        if len(total) == 1:
-            shares = inputs[0] * (costs.sum() / max(total[0], _TINY))
-        else:
-            shares = (inputs * (costs / np.maximum(total, _TINY))[:, None]).sum(axis=0)
+        steps = (scaled[np.arange(len(scaled)), widest] / self.levels) ** 2 / 12
+        shrink = np.exp(-2 * own)
+        costs = steps * (self.sensitivity @ shrink)
+        shares = (steps @ self.sensitivity) * shrink
         slope = np.bincount(self.variables[widest], costs, minlength=len(logs)).astype(np.float64)
         slope -= np.bincount(self.variables, shares, minlength=len(logs))
         return float(costs.sum()), 2 * slope
@@ -109,16 +99,14 @@ class EqualisationCost:
     Args:
         graph: The FP32 graph.
         group: The group.
-        evidence: Evidence of the tensors of `evidence_shapes`. Weights whose result is not among them cost nothing.
+        evidence: Evidence of the group's members. Weights that it does not know cost nothing.
         fmt: Number format.
     """
 
-    def __init__(
-        self, graph: ExplainedGraph, group: ScaleGroup, evidence: Mapping[str, ChannelEvidence], fmt: NumberFormat
-    ) -> None:
+    def __init__(self, graph: ExplainedGraph, group: ScaleGroup, evidence: GroupEvidence, fmt: NumberFormat) -> None:
         self.size = group.size
         self._activations = [
-            _activation_term(member, group.size, evidence[member.tensor], fmt) for member in group.members
+            _activation_term(member, group.size, evidence.channels[member.tensor], fmt) for member in group.members
         ]
         self._weights = [
             term for link in group.links if (term := _weight_term(graph, link, group.size, evidence, fmt)) is not None
@@ -181,7 +169,7 @@ def choose_scales(cost: EqualisationCost) -> _Floats:
 def choose_factors(
     graph: ExplainedGraph,
     groups: Iterable[ScaleGroup],
-    evidence: Mapping[str, ChannelEvidence],
+    evidence: GroupEvidence,
     fmt: NumberFormat,
 ) -> tuple[ChannelFactors, ...]:
     """The changes of stored tensors by which rounding is expected to cost least, none where nothing is to be gained.
@@ -189,7 +177,7 @@ def choose_factors(
     Args:
         graph: The FP32 graph.
         groups: Groups that may be scaled.
-        evidence: Evidence of the tensors of `evidence_shapes`, by name.
+        evidence: As `collect_evidence` gives it.
         fmt: Number format.
     """
     changes: list[ChannelFactors] = []
@@ -205,34 +193,22 @@ def _numbers(variables: tuple[int, ...], size: int) -> npt.NDArray[np.int64]:
 
 
 def _activation_term(member: GroupMember, size: int, evidence: ChannelEvidence, fmt: NumberFormat) -> _ActivationTerm:
-    found = evidence.reduced(member.shape)
     return _ActivationTerm(
         _numbers(member.variables, size),
-        -found.low.ravel(),
-        found.high.ravel(),
-        found.sensitivity.ravel(),
+        -evidence.low.ravel(),
+        evidence.high.ravel(),
+        evidence.sensitivity.ravel(),
         fmt.qmax if fmt.symmetric else fmt.qmax - fmt.qmin,
         fmt.symmetric,
     )
 
 
 def _weight_term(
-    graph: ExplainedGraph, link: WeightLink, size: int, evidence: Mapping[str, ChannelEvidence], fmt: NumberFormat
+    graph: ExplainedGraph, link: WeightLink, size: int, evidence: GroupEvidence, fmt: NumberFormat
 ) -> _WeightTerm | None:
-    if link.reads is None or link.result is None or link.reads not in evidence or link.result not in evidence:
+    sensitivity = evidence.weights.get(link.constant)
+    if not link.costs or sensitivity is None:
         return None
     weight = np.abs(graph.constant(link.constant).astype(np.float64))
-    largest = np.moveaxis(weight, link.axis, 1)
-    outputs, columns = largest.shape[:2]
-    positions = largest[0, 0].size
-    inputs = evidence[link.reads].reduced(channel_shape(graph, link.reads)).mean_square.ravel()
-    if len(inputs) != columns:
-        # A convolution in groups: each row reads the channels of its own.
-        inputs = inputs.reshape(-1, columns).repeat(outputs * columns // len(inputs), axis=0)
-    return _WeightTerm(
-        _numbers(link.variables, size),
-        largest.reshape(outputs, columns, -1).max(axis=2),
-        positions * inputs.reshape(-1, columns),
-        evidence[link.result].reduced(channel_shape(graph, link.result)).sensitivity.ravel(),
-        fmt.weight_limit,
-    )
+    largest = np.moveaxis(weight, link.axis, 1).reshape(*sensitivity.shape, -1).max(axis=2)
+    return _WeightTerm(_numbers(link.variables, size), largest, sensitivity, fmt.weight_limit)

@@ -49,7 +49,7 @@ class WeightLink:
         axis: Axis of its slices.
         variables: Which factor each slice follows; -1 where it follows none.
         power: 1 where slices are multiplied (they read the group), -1 where they are divided (they make it).
-        reads: The activation that the weight is multiplied with, where it is rounded with one step over several of the
+        reads: The activation that the weight is multiplied with, where it is rounded, with one step over several of the
             group's channels; None where scaling costs the weight nothing.
         result: The tensor that this makes, or None likewise.
     """
@@ -60,6 +60,11 @@ class WeightLink:
     power: int
     reads: str | None = None
     result: str | None = None
+
+    @property
+    def costs(self) -> bool:
+        """Scaling changes by how much rounding moves the weight."""
+        return self.reads is not None
 
 
 @dataclass(frozen=True)
@@ -225,9 +230,12 @@ class _Tracking:
         for name in rounded:
             free = roots[name][roots[name] != FIXED]
             parts.setdefault(int(together.roots(free[:1])[0]), []).append(name)
-        return tuple(self._group(part, names, roots, together) for part, names in parts.items())
+        weights = {use.weight for use in placement.weights}
+        return tuple(self._group(part, names, weights, roots, together) for part, names in parts.items())
 
-    def _group(self, part: int, names: list[str], roots: dict[str, Unknowns], together: ChannelUnions) -> ScaleGroup:
+    def _group(
+        self, part: int, names: list[str], weights: set[str], roots: dict[str, Unknowns], together: ChannelUnions
+    ) -> ScaleGroup:
         links = {key: self.unions.roots(link.unknowns) for key, link in self.links.items()}
         belongs = {key: together.roots(unknowns) == part for key, unknowns in links.items()}
         inside = [roots[name].ravel() for name in names]
@@ -237,12 +245,10 @@ class _Tracking:
         def numbered(unknowns: npt.NDArray[np.int64]) -> tuple[int, ...]:
             return tuple(variables.get(int(item), _NONE) for item in unknowns.ravel())
 
-        return ScaleGroup(
-            size=len(variables),
-            members=tuple(GroupMember(name, roots[name].shape, numbered(roots[name])) for name in names),
-            links=tuple(
-                WeightLink(name, axis, numbered(links[name, axis, power]), power, link.reads, link.result)
-                for (name, axis, power), link in self.links.items()
-                if belongs[name, axis, power].any()
-            ),
-        )
+        members = tuple(GroupMember(name, roots[name].shape, numbered(roots[name])) for name in names)
+        found = []
+        for (name, axis, power), link in self.links.items():
+            if belongs[name, axis, power].any():
+                ends = (link.reads, link.result) if name in weights else (None, None)
+                found.append(WeightLink(name, axis, numbered(links[name, axis, power]), power, *ends))
+        return ScaleGroup(len(variables), members, tuple(found))
