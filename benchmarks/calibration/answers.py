@@ -39,9 +39,7 @@ class Answers:
         return self.logits.argmax(axis=1)
 
 
-def engine_answers(
-    model: Path, images: npt.NDArray[np.float32], classes: npt.NDArray[np.int32] | None
-) -> Answers:
+def engine_answers(model: Path, images: npt.NDArray[np.float32], classes: npt.NDArray[np.int32] | None) -> Answers:
     """Answers of the engine that ships, ONNX Runtime with every optimisation on.
 
     Args:

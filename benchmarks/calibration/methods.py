@@ -80,7 +80,9 @@ def _theirs() -> list[Method]:
             for kind in ("MinMax", "Percentile", "Entropy")
         ]
         found += [
-            Method(f"NNCF {preset.lower()}{end}", "nncf", "nncf_openvino.py", {"preset": preset}, in_float, ".xml", True)
+            Method(
+                f"NNCF {preset.lower()}{end}", "nncf", "nncf_openvino.py", {"preset": preset}, in_float, ".xml", True
+            )
             for preset in ("MIXED", "PERFORMANCE")
         ]
         found += [

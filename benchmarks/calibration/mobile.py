@@ -55,7 +55,7 @@ class SqueezeExcite(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """1x1 up (unless the expansion is 1), depthwise, 1x1 down without activation; added to its input where the shapes allow."""
+    """1x1 up unless the expansion is 1, depthwise, 1x1 down without activation; with a shortcut where shapes allow."""
 
     def __init__(self, inputs: int, block: _Block, activation: _Activation, *, excite: bool) -> None:
         super().__init__()

@@ -55,7 +55,10 @@ NETWORKS: Mapping[str, Network] = MappingProxyType(
             Network("cifar10-resnet20", _CIFAR, "published:cifar10-resnet20", "ResNet-20, published weights"),
             Network("cifar10-resnet56", _CIFAR, "published:cifar10-resnet56", "ResNet-56, published weights"),
             Network(
-                "cifar10-resnet8-mlperf", _CIFAR, "published:cifar10-resnet8-mlperf", "MLPerf Tiny's ResNet-8, raw pixels"
+                "cifar10-resnet8-mlperf",
+                _CIFAR,
+                "published:cifar10-resnet8-mlperf",
+                "MLPerf Tiny's ResNet-8, raw pixels",
             ),
             Network(
                 "person-mobilenetv1-96",

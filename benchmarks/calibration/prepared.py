@@ -97,7 +97,9 @@ def prepare(network: Network, shared: Path, work: Path, evaluated: int) -> Prepa
     images = read_images(network.dataset, card.classes, shared, work)
     exported = work / "networks" / network.name
     parity = images.train.first(_PARITY_IMAGES).prepared(card.input)
-    export(ExportRequest(checkpoint, network.load, parity, _OPSET, ExportOptions(parity_images=_PARITY_IMAGES)), exported)
+    export(
+        ExportRequest(checkpoint, network.load, parity, _OPSET, ExportOptions(parity_images=_PARITY_IMAGES)), exported
+    )
     key = digest_bytes(
         dump_canonical([_VERSION, digest_file(exported / GRAPH_NAME), evaluated, *images.held_out.digests])
     )

@@ -59,7 +59,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--tables", choices=["no", "yes", "alone"], default="yes", help="make tables; do nothing else")
     parser.add_argument("--onnxruntime-python", default=sys.executable, metavar="FILE")
     for tool in ("nncf", "modelopt"):
-        parser.add_argument(f"--{tool}-python", default=f"{tool}-python", metavar="FILE", help=f"that runs {TOOLS[tool]}")
+        parser.add_argument(
+            f"--{tool}-python", default=f"{tool}-python", metavar="FILE", help=f"that runs {TOOLS[tool]}"
+        )
     return parser.parse_args()
 
 

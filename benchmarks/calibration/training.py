@@ -19,7 +19,10 @@ __all__ = ["TRAINED", "train_mobile"]
 
 # Network to the factory that a checkpoint names.
 TRAINED: Mapping[str, str] = MappingProxyType(
-    {"cifar10-mobilenetv2-like": "calibration.mobile:inverted", "cifar10-mobilenetv3-like": "calibration.mobile:excited"}
+    {
+        "cifar10-mobilenetv2-like": "calibration.mobile:inverted",
+        "cifar10-mobilenetv3-like": "calibration.mobile:excited",
+    }
 )
 # Enough for two answers in three; nothing is tuned, and nothing is chosen on the test images.
 _OPTIONS = Options(images=20000, epochs=12, learning_rate=0.1, weight_decay=5e-4)

@@ -73,8 +73,11 @@ class Bench:
             write_json(folder / "unit.json", {**facts, **found})
         if "not_run" in found:
             return f"not run: {found['not_run']}"
-        return ", ".join(f"{name} {found['numbers'][name]:.5f}" for name in ("cosine", "iou-top20", "agrees")
-                         ) if "numbers" in found else f"{found['peak_bytes'] / 2**20:.0f} MiB"
+        return (
+            ", ".join(f"{name} {found['numbers'][name]:.5f}" for name in ("cosine", "iou-top20", "agrees"))
+            if "numbers" in found
+            else f"{found['peak_bytes'] / 2**20:.0f} MiB"
+        )
 
     def _measured(self, unit: Unit, folder: Path) -> dict[str, Any]:
         context, method = self._context, method_named(unit.method)
