@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import threading
@@ -14,9 +15,15 @@ from typing import Any
 
 __all__ = ["Child", "NotRunError"]
 
+# Where a machine keeps things is nobody else's business, and changes from run to run.
+_FOLDERS = re.compile(r"(?:/[\w.@+\-]+)+/(?=[\w.@+\-])")
+
 
 class NotRunError(Exception):
-    """A tool is missing or failed; the message says why, for the table."""
+    """A tool is missing or failed; the message says why, for the table: one line, paths cut to their last part."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(_FOLDERS.sub("", " ".join(reason.split()))[:300].replace("|", "/"))
 
 
 class Child:
@@ -97,7 +104,7 @@ class Child:
         self._process.wait()
         said = self._printed.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         ended = f"ended with {self._process.returncode}" if self._process.returncode >= 0 else "killed"
-        return f"{ended}: {said[-1].strip()[:200]}" if said else ended
+        return f"{ended}: {said[-1]}" if said else ended
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 import matplotlib as mpl
+from matplotlib.ticker import NullFormatter
 from PIL import Image
 
 from calibration.collect import Found
@@ -73,6 +74,8 @@ def _drifts(rows: Sequence[Row], results: Path) -> str:
             place = networks.index(row.network) + (0.0 if is_claimed(row.method) else _shift(row))
             axis.plot(row.drift(metric), place, marker, ms=size, color=_colour(row), alpha=0.8, mew=0)
         axis.set_xscale("log")
+        # Ticks between powers of ten without numbers: they would lie on each other.
+        axis.xaxis.set_minor_formatter(NullFormatter())
         axis.set_title(f"{title}, mean")
         axis.grid(axis="x", lw=0.3)
     axes[0].set_yticks(range(len(networks)), networks)

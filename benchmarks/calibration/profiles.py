@@ -53,7 +53,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
             Profile(
                 "full",
                 evaluated=2048,
-                rounds=3,
+                rounds=5,
                 formats=(REAL_FORMAT, *_SIMULATED),
                 few=(8, 32),
                 memory=(64, 256, 1024),

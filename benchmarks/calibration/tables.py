@@ -16,7 +16,7 @@ from edgekit.core.canonical import write_json
 from edgekit.core.environment import environment_print
 from edgekit.core.files import write_bytes
 
-__all__ = ["make_tables", "told"]
+__all__ = ["make_tables", "plain", "told"]
 
 _FORMAT = "edgekit.benchmark.calibration/1"
 
@@ -51,7 +51,7 @@ def told(found: Found, context: Context, machine: Mapping[str, Any]) -> Any:
         }
         for each in found.networks
     ]
-    return _plain(
+    return plain(
         {
             "format": _FORMAT,
             "profile": asdict(context.profile),
@@ -66,12 +66,12 @@ def told(found: Found, context: Context, machine: Mapping[str, Any]) -> Any:
     )
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """JSON has no NaN: a number that does not exist is null. Six digits are more than any of them is good for."""
     if isinstance(value, float):
         return float(f"{value:.6g}") if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items()}
+        return {str(key): plain(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(each) for each in value]
+        return [plain(each) for each in value]
     return value

@@ -110,7 +110,8 @@ class Bench:
         except Exception as cause:  # whatever another tool's graph does to the engine is a line of the table
             if method.ours:
                 raise
-            raise NotRunError(f"the engine refuses its graph: {str(cause).splitlines()[0][:200]}") from cause
+            said = str(getattr(cause, "found", None) or cause).splitlines()[0]
+            raise NotRunError(f"the engine refuses its graph: {said}") from cause
 
     def _timed(self, unit: Unit, child: Child, first: float) -> dict[str, Any]:
         """Seconds of a calibration, and how many of our min-max's they are, round by round in turns."""
