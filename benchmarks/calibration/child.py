@@ -15,6 +15,7 @@ from typing import Any
 
 __all__ = ["Child", "NotRunError"]
 
+_LONGEST = 300
 # Where a machine keeps things is nobody else's business, and changes from run to run.
 _FOLDERS = re.compile(r"(?:/[\w.@+\-]+)+/(?=[\w.@+\-])")
 
@@ -23,7 +24,9 @@ class NotRunError(Exception):
     """A tool is missing or failed; the message says why, for the table: one line, paths cut to their last part."""
 
     def __init__(self, reason: str) -> None:
-        super().__init__(_FOLDERS.sub("", " ".join(reason.split()))[:300].replace("|", "/"))
+        said = _FOLDERS.sub("", " ".join(reason.split())).replace("|", "/")
+        # Long messages say where it happened at their beginning and what happened at their end.
+        super().__init__(said if len(said) <= _LONGEST else f"{said[: _LONGEST // 3]} ... {said[-_LONGEST // 2 :]}")
 
 
 class Child:

@@ -6,12 +6,14 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from calibration.context import Context
 from calibration.prepared import Prepared
 from calibration.profiles import REAL_FORMAT
 from calibration.units import Unit, all_units, method_named
 from calibration.verdicts import Row, Verdict, verdicts
-from calibration.work import read_unit
+from calibration.work import read_columns, read_unit
 
 __all__ = ["Found", "collected"]
 
@@ -75,4 +77,10 @@ def _row(unit: Unit, context: Context) -> Row:
         not_run=told.get("not_run", ""),
         facts=told.get("facts"),
         version=told.get("tool", {}).get("version", ""),
+        disagreeing=_disagreeing(unit, context) if "numbers" in told else frozenset(),
     )
+
+
+def _disagreeing(unit: Unit, context: Context) -> frozenset[int]:
+    agrees = read_columns(unit, context)["agrees"]
+    return frozenset(int(place) for place in np.flatnonzero(agrees == 0))

@@ -12,7 +12,7 @@ __all__ = ["PROFILES", "REAL_FORMAT", "Profile"]
 
 # The format that this machine's engine computes in integers, and the only one that other tools have.
 REAL_FORMAT = "x86-u8s8"
-_SIMULATED = ("x86-u8s4", "x86-u6s6", "x86-u4s4")
+_SIMULATED = ("x86-u6s6", "x86-u8s4", "x86-u4s4")
 
 
 @dataclass(frozen=True)

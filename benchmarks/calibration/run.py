@@ -52,6 +52,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--networks", nargs="+", default=[], metavar="PATTERN")
     parser.add_argument("--formats", nargs="+", default=[], metavar="NAME", help="formats beside the profile's too")
     parser.add_argument("--methods", nargs="+", default=[], metavar="PATTERN", help="such as minmax 'nncf*'")
+    parser.add_argument("--parts", nargs="+", default=[], choices=["scores", "memory"])
     parser.add_argument("--minutes", type=float, default=0, help="begin no unit after as many")
     parser.add_argument("--retry", action="store_true", help="do units again that could not be run")
     parser.add_argument("--shared", type=Path, default=SHARED, help="the folder with data sets and published weights")
@@ -77,7 +78,7 @@ def main() -> None:
     pythons = {"onnxruntime": given.onnxruntime_python, "nncf": given.nncf_python, "modelopt": given.modelopt_python}
     context = Context(_profile(given), given.shared.resolve(), given.work.resolve(), pythons)
     if given.tables != "alone":
-        units = selected_units(context.profile, given.networks, given.formats, given.methods)
+        units = selected_units(context.profile, given.networks, given.formats, given.methods, given.parts)
         left = do_all(units, context, retry=given.retry, minutes=given.minutes)
         print(f"{left} units left" if left else "all units are there", flush=True)
     if given.tables != "no":

@@ -12,6 +12,7 @@ from calibration.collect import Found, collected
 from calibration.context import Context
 from calibration.figures import draw_figures
 from calibration.text import text_of
+from calibration.verdicts import Row
 from edgekit.core.canonical import write_json
 from edgekit.core.environment import environment_print
 from edgekit.core.files import write_bytes
@@ -57,13 +58,17 @@ def told(found: Found, context: Context, machine: Mapping[str, Any]) -> Any:
             "profile": asdict(context.profile),
             "tools": dict(context.versions),
             "networks": networks,
-            "rows": [asdict(row) for row in found.rows],
-            "memory": [asdict(row) for row in found.memory],
+            "rows": [_row(row) for row in found.rows],
+            "memory": [_row(row) for row in found.memory],
             "verdicts": [verdict.to_dict() for verdict in found.verdicts],
             "missing_units": found.missing,
             "environment": dict(machine),
         }
     )
+
+
+def _row(row: Row) -> dict[str, Any]:
+    return {name: value for name, value in asdict(row).items() if name != "disagreeing"}
 
 
 def plain(value: Any) -> Any:

@@ -65,7 +65,11 @@ def all_units(profile: Profile) -> Iterator[Unit]:
 
 
 def selected_units(
-    profile: Profile, networks: Sequence[str], formats: Sequence[str], chosen: Sequence[str]
+    profile: Profile,
+    networks: Sequence[str] = (),
+    formats: Sequence[str] = (),
+    chosen: Sequence[str] = (),
+    parts: Sequence[str] = (),
 ) -> tuple[Unit, ...]:
     """The units that match a pattern each way; no pattern matches all."""
     return tuple(

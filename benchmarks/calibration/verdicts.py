@@ -39,6 +39,7 @@ class Row:
         not_run: Why, where it was not.
         facts: What the method says of itself.
         version: Of the tool.
+        disagreeing: Places of the held-out images to which another answer is given than the FP32 graph's.
     """
 
     network: str
@@ -53,6 +54,7 @@ class Row:
     not_run: str = ""
     facts: Mapping[str, Any] | None = None
     version: str = ""
+    disagreeing: frozenset[int] = frozenset()
 
     def drift(self, metric: str) -> float:
         """1 - the mean of a metric whose best value is 1."""
@@ -72,6 +74,7 @@ class Verdict:
         iou: The same of mean (1 - top-20 % IoU).
         spearman: The same of mean (1 - Spearman); not claimed.
         agreement: Agreement less the best baseline's, points.
+        agreement_error: Standard error of that difference, image by image, points.
         beside: Agreement less that of the baseline whose maps are best, points.
         best_cosine: The baseline with the smallest mean (1 - cosine).
         best_iou: That with the smallest mean (1 - IoU).
@@ -87,6 +90,7 @@ class Verdict:
     iou: float
     spearman: float
     agreement: float
+    agreement_error: float
     beside: float
     best_cosine: str
     best_iou: str
@@ -99,10 +103,10 @@ class Verdict:
         found = []
         for name, value in (("1 - cosine", self.cosine), ("1 - IoU", self.iou)):
             if not value >= GOAL:
-                found.append(f"{name} {-value:+.0%}")
+                found.append(f"{name} {-100 * value:+.0f} %")
         # A difference of exactly the tolerance is within it, however it was rounded.
         if not self.agreement >= -AGREEMENT_POINTS - 1e-9:
-            found.append(f"agreement {self.agreement:+.2f} pp")
+            found.append(f"agreement {self.agreement:+.2f} ± {self.agreement_error:.2f} pp")
         if self.method == _QUICK and self.ratio > QUICK_RATIO:
             found.append(f"time {self.ratio:.1f} x min-max")
         return tuple(found)
@@ -117,6 +121,13 @@ def reduction(ours: float, theirs: float) -> float:
     if theirs == 0:
         return 0.0 if ours == 0 else -math.inf
     return 1.0 - ours / theirs
+
+
+def _paired_error(row: Row, other: Row) -> float:
+    """Standard error of the difference of two shares that were counted on the same images."""
+    images = row.numbers["images"]
+    lost, won = len(row.disagreeing - other.disagreeing), len(other.disagreeing - row.disagreeing)
+    return math.sqrt(max(lost + won - (lost - won) ** 2 / images, 0.0)) / images
 
 
 def verdicts(rows: Sequence[Row]) -> tuple[Verdict, ...]:
@@ -149,6 +160,7 @@ def _verdict(row: Row, others: Sequence[Row]) -> Verdict:
         iou=reduction(row.drift("iou-top20"), iou.drift("iou-top20")),
         spearman=reduction(row.drift("spearman"), spearman.drift("spearman")),
         agreement=100 * (row.numbers["agrees"] - agreement.numbers["agrees"]),
+        agreement_error=100 * _paired_error(row, agreement),
         beside=100 * (row.numbers["agrees"] - cosine.numbers["agrees"]),
         best_cosine=cosine.method,
         best_iou=iou.method,

@@ -31,7 +31,7 @@ shares = st.floats(1e-6, 1 - 1e-6)
 
 
 def row(method: str, cosine: float = 0.99, iou: float = 0.9, agrees: float = 0.98, **others) -> Row:
-    numbers = dict.fromkeys(COLUMNS, 0.5) | {"cosine": cosine, "iou-top20": iou, "agrees": agrees}
+    numbers = dict.fromkeys(COLUMNS, 0.5) | {"cosine": cosine, "iou-top20": iou, "agrees": agrees, "images": 1000}
     numbers |= {
         f"{name}/{end}": 0.4 for name in ("cosine", "spearman", "iou-top20", "own-cosine") for end in ("p5", "p1")
     }
@@ -111,7 +111,7 @@ def test_each_number_is_held_to_its_own_best_baseline():
     assert found.iou == pytest.approx(0.4)
     assert found.agreement == pytest.approx(-0.5)
     assert found.beside == pytest.approx(0.5)
-    assert found.misses == ("agreement -0.50 pp",)
+    assert found.misses == ("agreement -0.50 ± 0.00 pp",)
 
 
 @given(st.lists(st.tuples(shares, shares, shares), min_size=1, max_size=6), st.tuples(shares, shares, shares))
@@ -128,7 +128,7 @@ def test_a_claim_is_as_good_as_against_its_worst_opponent(others, ours):
     ("agrees", "ratio", "method", "missed"),
     [
         (0.978, 2.0, "attribution-quick", ()),  # 0.2 points less, exactly
-        (0.977, 2.0, "attribution-quick", ("agreement -0.30 pp",)),
+        (0.977, 2.0, "attribution-quick", ("agreement -0.30 ± 0.00 pp",)),
         (0.98, 3.1, "attribution-quick", ("time 3.1 x min-max",)),
         (0.98, 300.0, "attribution", ()),
     ],
@@ -140,7 +140,17 @@ def test_the_limits_of_agreement_and_time(agrees, ratio, method, missed):
 
 def test_drift_of_less_than_thirty_per_cent_below_is_a_miss():
     (found,) = verdicts([row("minmax", cosine=0.99, iou=0.9), row("attribution", cosine=0.9925, iou=0.93)])
-    assert found.misses == ("1 - cosine -25%",)
+    assert found.misses == ("1 - cosine -25 %",)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=2, max_size=50))
+def test_the_error_of_a_difference_is_that_of_pairs(wrong):
+    ours, theirs = (frozenset(i for i, pair in enumerate(wrong) if pair[side]) for side in (0, 1))
+    rows = [replace(row(name), disagreeing=which) for name, which in (("minmax", theirs), ("attribution", ours))]
+    rows = [replace(each, numbers={**each.numbers, "images": len(wrong)}) for each in rows]
+    differences = np.array([float(b) - float(a) for a, b in wrong])
+    expected = 100 * differences.std() / math.sqrt(len(wrong))
+    assert verdicts(rows)[0].agreement_error == pytest.approx(expected, abs=1e-9)
 
 
 def test_only_rows_of_the_same_question_are_beside():
@@ -193,7 +203,7 @@ def test_misses_come_first_and_with_their_numbers():
     ]
     text = document(rows)
     said = text[text.index("## What does not hold") : text.index("## Against the best")]
-    assert "- net, attribution: 1 - cosine -25%" in said
+    assert "- net, attribution: 1 - cosine -25 %" in said
     assert "attribution-quick:" not in said
     assert "| net | attribution-quick | -90 % (minmax) | -90 % (minmax) |" in text
 
