@@ -9,7 +9,7 @@ error.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ from edgekit.calibrate.options import CalibrateOptions
 from edgekit.calibrate.tensor_stats import Histogram, TensorStats
 from edgekit.core.canonical import JsonValue
 
-__all__ = ["MseCalibrator", "candidate_ranges", "expected_squared_error", "mse_from_options"]
+__all__ = ["MseCalibrator", "candidate_ranges", "expected_squared_error", "mse_from_options", "squared_error"]
 
 _STEPS = 80
 
@@ -78,12 +78,26 @@ def expected_squared_error(histogram: Histogram, limits: Range, number_format: N
         limits: Range to judge; scale and zero point are those it gets in `number_format`, rounding included.
         number_format: The target's.
     """
+    return squared_error(histogram.edges, histogram.counts, limits, number_format) / max(histogram.total, 1)
+
+
+def squared_error(
+    edges: npt.NDArray[np.float64], weights: npt.NDArray[Any], limits: Range, number_format: NumberFormat
+) -> float:
+    """Weighted sum of squared errors of values that are spread evenly within bins of equal width.
+
+    Args:
+        edges: [bins + 1].
+        weights: [bins], what the values of a bin weigh together: their number, or how much their errors matter.
+        limits: Range to judge.
+        number_format: The target's.
+    """
     params = activation_params(limits, number_format)
     lowest, highest = number_format.qmin - params.zero_point, number_format.qmax - params.zero_point
-    width = (histogram.high - histogram.low) / len(histogram.counts)
-    integral = _antiderivative(histogram.edges / params.scale, lowest, highest)
-    error = params.scale**3 / width * float(histogram.counts @ np.diff(integral))
-    return error / max(histogram.total, 1)
+    width = (edges[-1] - edges[0]) / len(weights)
+    integral = _antiderivative(edges / params.scale, lowest, highest)
+    total = float(weights @ np.diff(integral))
+    return float(params.scale**3 / width * total)
 
 
 def _antiderivative(u: npt.NDArray[np.float64], lowest: int, highest: int) -> npt.NDArray[np.float64]:

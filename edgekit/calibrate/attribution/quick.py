@@ -1,0 +1,77 @@
+"""The quick attribution-aware method: a pass for extremes, gradients of a few images, ranges in closed form.
+
+Images are rounded on their own grid where the graph allows it, and ranges are those of least expected drift of map and
+logits. What comes of it is compared with min-max on images held out, through the quantised graph itself, and kept only
+where it is better there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from edgekit.calibrate.adjustments import NO_ADJUSTMENTS, Adjustments
+from edgekit.calibrate.attribution.judge import Judge
+from edgekit.calibrate.attribution.workbench import Workbench
+from edgekit.calibrate.calibrator import CalibrationContext, Calibrator
+from edgekit.calibrate.drift import relative_drift
+from edgekit.calibrate.minmax import MinMaxCalibrator
+from edgekit.calibrate.options import CalibrateOptions
+from edgekit.calibrate.solution import Solution
+from edgekit.core.canonical import JsonValue
+
+__all__ = ["QuickCalibrator", "quick_from_options"]
+
+_TRAINING, _JUDGING = 32, 64
+
+
+class QuickCalibrator:
+    """Ranges weighed by gradients.
+
+    Args:
+        adjust: Images may be rounded on their own grid, by a change of the graph.
+        batch_size: Images a run; gradients depend on it through the order of random numbers.
+    """
+
+    name: ClassVar[str] = "attribution-quick"
+
+    def __init__(self, *, adjust: bool, batch_size: int) -> None:
+        self.adjust = adjust
+        self.batch_size = batch_size
+
+    @property
+    def parameters(self) -> Mapping[str, JsonValue]:
+        """All that changes the solution."""
+        return {"adjust": self.adjust, "batch_size": self.batch_size, "training": _TRAINING, "judging": _JUDGING}
+
+    def solve(self, context: CalibrationContext) -> Solution:
+        """The better of the weighted ranges and min-max.
+
+        Raises:
+            BadInputError: An activation or answer is not finite, or an operator has no gradient rule.
+        """
+        bench = Workbench(context, _TRAINING, _JUDGING)
+        plain = bench.view()
+        minmax = plain.streamed(MinMaxCalibrator())
+        view = plain if bench.grid is None else bench.view(Adjustments(input_grid=bench.grid))
+        if view is not plain:
+            # Only the image changed its form: what was seen of the other tensors holds.
+            view.context.__dict__["extremes"] = plain.context.extremes
+        candidates = {"minmax": minmax, "weighted": view.weighted()}
+        chosen, drifts = Judge(bench.context, bench.judging).best(candidates)
+        facts: dict[str, JsonValue] = {
+            "chosen": chosen,
+            "drift": {name: drift.to_dict() for name, drift in drifts.items()},
+            "relative_drift": relative_drift(drifts[chosen], drifts["minmax"]),
+            "input_grid": candidates[chosen].adjustments.input_grid is not None,
+            "training_images": len(bench.split.training),
+            "judging_images": len(bench.split.judging),
+            "judged_on_images_apart": bench.split.apart,
+        }
+        solution = candidates[chosen]
+        return Solution(solution.ranges, {}, solution.adjustments or NO_ADJUSTMENTS, solution.statistics, facts)
+
+
+def quick_from_options(options: CalibrateOptions) -> Calibrator:
+    """The calibrator a recipe asks for."""
+    return QuickCalibrator(adjust=options.adjust, batch_size=options.batch_size)
