@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import fcntl
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from prepare_data import SHARED
@@ -66,6 +68,18 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+@contextmanager
+def _alone(work: Path) -> Iterator[None]:
+    """Hold a work folder: two runs would take each other's unfinished units for leftovers, and slow each other."""
+    work.mkdir(parents=True, exist_ok=True)
+    with (work / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SystemExit(f"another run works in {work}") from None
+        yield
+
+
 def _profile(given: argparse.Namespace) -> Profile:
     profile = PROFILES[given.profile]
     named = [name for name in given.formats if "*" not in name]
@@ -79,7 +93,8 @@ def main() -> None:
     context = Context(_profile(given), given.shared.resolve(), given.work.resolve(), pythons)
     if given.tables != "alone":
         units = selected_units(context.profile, given.networks, given.formats, given.methods, given.parts)
-        left = do_all(units, context, retry=given.retry, minutes=given.minutes)
+        with _alone(context.work):
+            left = do_all(units, context, retry=given.retry, minutes=given.minutes)
         print(f"{left} units left" if left else "all units are there", flush=True)
     if given.tables != "no":
         from calibration.tables import make_tables

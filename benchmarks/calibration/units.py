@@ -75,7 +75,10 @@ def selected_units(
     return tuple(
         unit
         for unit in dict.fromkeys(all_units(profile))
-        if _matches(unit.network, networks) and _matches(unit.number_format, formats) and _matches(unit.method, chosen)
+        if _matches(unit.part, parts)
+        and _matches(unit.network, networks)
+        and _matches(unit.number_format, formats)
+        and _matches(unit.method, chosen)
     )
 
 

@@ -186,6 +186,9 @@ def test_patterns_choose_units():
     assert {unit.network for unit in chosen} == {"cifar10-resnet20-mid"}
     assert {unit.method for unit in chosen} >= {"minmax", "NNCF mixed"}
     assert "ORT minmax" not in {unit.method for unit in chosen}
+    memory = selected_units(PROFILES["full"], parts=("memory",))
+    assert {unit.part for unit in memory} == {"memory"}
+    assert {unit.images for unit in memory if unit.method == "minmax"} == set(PROFILES["full"].memory)
 
 
 # Text
