@@ -21,6 +21,8 @@ from edgekit.core.progress import NULL_OBSERVER, Observer
 if TYPE_CHECKING:
     from edgekit.bench.options import LatencyOptions
     from edgekit.bench.result import LatencyReport
+    from edgekit.blame.bundled import BlameReport
+    from edgekit.blame.options import BlameOptions
     from edgekit.compress.options import CompressOptions
     from edgekit.config.recipe import Recipe
     from edgekit.core.stages import StageRecord
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "bench",
+    "blame",
     "build",
     "bundle",
     "calibrate",
@@ -342,6 +345,57 @@ def bench(
         wanted = [index % len(golden_set) for index in range(8 * options.batch)]
         images = preprocess(golden_set.pixels[wanted], golden_set.card.input)
         return measure_latency(subjects, images, options, observer)
+
+
+def blame(  # noqa: PLR0913 - all but one by keyword
+    bundle: PathLike,
+    *,
+    output: PathLike | None = None,
+    options: BlameOptions | None = None,
+    images: PathLike | None = None,
+    build: PathLike | None = None,
+    student_code: str | None = None,
+    policy: Policy | None = None,
+    hops_only: bool = False,
+    observer: Observer = NULL_OBSERVER,
+) -> BlameReport:
+    """Say which rounding moved a bundle's maps, and at which hop from teacher to engine they were lost.
+
+    Args:
+        bundle: Folder or tar file.
+        output: Folder for the document, table, page and exclude list; None writes nothing.
+        options: Number of images, order, exclude list.
+        images: Folder of images to measure drift on; None takes the golden set.
+        build: Output folder of the build, for the student's hop.
+        student_code: As for `compress`.
+        policy: What hops are judged by; None takes the bundle's.
+        hops_only: Only write the ledger, for FP32 bundles too.
+        observer: Told of the progress.
+    """
+    from edgekit.blame.bundled import BlameRequest
+    from edgekit.blame.bundled import blame as run
+    from edgekit.blame.options import BlameOptions
+    from edgekit.blame.write import write_blame
+    from edgekit.bundle.open import open_bundle
+    from edgekit.core.files import check_writable_directory
+
+    if output is not None:
+        # Said before minutes of work.
+        check_writable_directory(Path(output))
+    with open_bundle(Path(bundle)) as opened:
+        request = BlameRequest(
+            bundle=opened,
+            options=options or BlameOptions(),
+            images=None if images is None else Path(images),
+            build=None if build is None else Path(build),
+            student_code=student_code,
+            policy=policy,
+            hops_only=hops_only,
+        )
+        report = run(request, observer)
+    if output is not None:
+        write_blame(report, Path(output))
+    return report
 
 
 def inspect(path: PathLike, *, load: LoadOptions | None = None) -> Found:

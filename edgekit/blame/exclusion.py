@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from edgekit.blame.options import METRICS
 from edgekit.blame.resampling import Interval, intervals
-from edgekit.blame.rounding import DRIFT_METRICS, RoundingBench, SampleDrift
+from edgekit.blame.rounding import RoundingBench, SampleDrift
 from edgekit.blame.tensors import Blame
 from edgekit.blame.units import Unit
 from edgekit.calibrate.graph import ExplainedGraph
@@ -35,7 +36,7 @@ class ExclusionStep:
         floats: Names of further units that are no longer rounded because of it.
         unscaled: Tensors that were not rounded and will be, now that another operation is the last to be computed in
             integers. The table has no scale for them, so `left` does not hold what they will add.
-        left: Each of `DRIFT_METRICS` of what is still rounded, against the FP32 graph.
+        left: Each of `METRICS` of what is still rounded, against the FP32 graph.
     """
 
     unit: str
@@ -106,7 +107,7 @@ def exclude_until(
     Args:
         bench: What `blame` was measured on.
         blame: The order.
-        metric: One of `DRIFT_METRICS`.
+        metric: One of `METRICS`.
         value: The largest drift that is accepted, at least 0.
         observer: Told of the progress.
 
@@ -116,10 +117,10 @@ def exclude_until(
     Raises:
         BadInputError: There is no such metric, or the value is negative.
     """
-    if metric not in DRIFT_METRICS or not value >= 0:
+    if metric not in METRICS or not value >= 0:
         raise BadInputError(
             "Drift cannot be brought down to that.",
-            expected=f"one of {', '.join(DRIFT_METRICS)}, and a value of at least 0",
+            expected=f"one of {', '.join(METRICS)}, and a value of at least 0",
             found=f"{metric} {value}",
         )
     excluding = _Excluding(bench)
@@ -198,9 +199,7 @@ class _Excluding:
         floats = [
             other.name
             for other in self._bench.units
-            if other is not unit
-            and self._is_rounded(other, self._placement)
-            and not self._is_rounded(other, placement)
+            if other is not unit and self._is_rounded(other, self._placement) and not self._is_rounded(other, placement)
         ]
         self._names += names
         self._placement = placement
@@ -240,4 +239,4 @@ class _Excluding:
 
 
 def _intervals(drift: SampleDrift) -> dict[str, Interval]:
-    return {name: intervals(drift[name][None])[0] for name in DRIFT_METRICS}
+    return {name: intervals(drift[name][None])[0] for name in METRICS}

@@ -9,7 +9,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from edgekit.attribution.spec import OWN_CLASS
+from edgekit.attribution.spec import NO_CLASS, OWN_CLASS
 from edgekit.blame.units import Unit, units_of
 from edgekit.calibrate.drift import sample_drift
 from edgekit.calibrate.graph import CLASS_INDEX, ExplainedGraph
@@ -18,15 +18,10 @@ from edgekit.calibrate.probe import Answers, Probe, ProbeSetting, answers_of
 from edgekit.calibrate.scale_table import ScaleTable
 from edgekit.errors import BadInputError, IntegrityError
 
-__all__ = ["DRIFT_METRICS", "MAP_METRICS", "RoundingBench", "SampleDrift", "own_classes"]
-
-MAP_METRICS = ("cosine", "spearman", "iou")
-"""Of `calibrate.drift.Drift`: what happened to maps."""
-DRIFT_METRICS = (*MAP_METRICS, "logits", "flips")
-"""All of `calibrate.drift.Drift`, each 0 where nothing moved."""
+__all__ = ["RoundingBench", "SampleDrift", "own_classes"]
 
 SampleDrift: TypeAlias = Mapping[str, npt.NDArray[np.float64]]
-"""Each of `DRIFT_METRICS` for every image, float64 [N]."""
+"""Each of `options.METRICS` for every image, float64 [N]."""
 
 
 class RoundingBench:
@@ -122,12 +117,19 @@ class RoundingBench:
         return found
 
 
-def own_classes(graph: ExplainedGraph, images: npt.NDArray[np.float32], columns: int) -> npt.NDArray[np.int32]:
-    """The graph's own best answers, int32 [N, columns], best first; of equal logits the first is the better."""
+def own_classes(
+    graph: ExplainedGraph, images: npt.NDArray[np.float32], columns: int, *, only_positive: bool = False
+) -> npt.NDArray[np.int32]:
+    """The graph's own best answers to prepared images, int32 [N, columns], best first.
+
+    Of equal logits the first is the better answer; where only positive classes count, the others are `NO_CLASS`.
+    """
     asked = np.full((len(images), columns), OWN_CLASS, dtype=np.int32)
-    answers = answers_of(graph.model, images, asked if _takes_columns(graph) else asked[:, 0])
-    ranked: npt.NDArray[np.int32] = np.argsort(-answers.logits, axis=1, kind="stable")[:, :columns].astype(np.int32)
-    return ranked
+    logits = answers_of(graph.model, images, asked if _takes_columns(graph) else asked[:, 0]).logits
+    ranked = np.argsort(-logits, axis=1, kind="stable")[:, :columns]
+    if only_positive:
+        ranked = np.where(np.take_along_axis(logits, ranked, axis=1) > 0, ranked, NO_CLASS)
+    return ranked.astype(np.int32)
 
 
 def _takes_columns(graph: ExplainedGraph) -> bool:

@@ -9,17 +9,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgekit.blame.options import METRICS, ORDERS
 from edgekit.blame.resampling import Interval, RankRange, intervals, rank_ranges
-from edgekit.blame.rounding import DRIFT_METRICS, MAP_METRICS, RoundingBench, SampleDrift
+from edgekit.blame.rounding import RoundingBench, SampleDrift
 from edgekit.blame.units import Unit
 from edgekit.core.progress import NULL_OBSERVER, Observer, track
 from edgekit.errors import BadInputError
 
-__all__ = ["ORDERS", "Blame", "BlamedUnit", "ClassBlame", "Interaction", "blame_tensors"]
-
-OVERALL = "overall"
-ORDERS = (OVERALL, *MAP_METRICS, "logits")
-"""What tensors can be ordered by. "overall" is the mean of the four others, each as a share of the largest drift seen."""
+__all__ = ["Blame", "BlamedUnit", "ClassBlame", "Interaction", "blame_tensors"]
 
 # Tensors that are looked at class by class: the worst ones, since a table of all by all would not be read.
 _BY_CLASS = 8
@@ -34,7 +31,7 @@ class BlamedUnit:
         rank: Its place, 1 the worst: by the lower end of `score`, so that no tensor is put first by a single image.
         ranks: Between which places it stands when other images might have been drawn.
         score: What it is ordered by.
-        only: Each of `DRIFT_METRICS` when nothing but it is rounded, against the unrounded graph.
+        only: Each of `METRICS` when nothing but it is rounded, against the unrounded graph.
         all_but: The same when everything but it is rounded, against the FP32 graph.
     """
 
@@ -70,7 +67,7 @@ class Interaction:
 
     @property
     def ratio(self) -> float | None:
-        """`together / summed`, None where nothing drifts: 1 where errors add up, below where they cancel or saturate."""
+        """`together / summed`: 1 where errors add up, less where they cancel or saturate; None without drift."""
         return self.together / self.summed if self.summed > 0 else None
 
     def to_dict(self) -> dict[str, Any]:
@@ -85,7 +82,7 @@ class ClassBlame:
     Attributes:
         index: The class.
         samples: How many images there are.
-        together: Mean of each of `DRIFT_METRICS` with everything rounded.
+        together: Mean of each of `METRICS` with everything rounded.
         only: Names of the worst units, worst first over all images, to the means with only that unit rounded.
     """
 
@@ -114,9 +111,9 @@ class Blame:
         order: One of `ORDERS`.
         units: Everything that is rounded, worst first.
         depth: Operations on the way to the logits.
-        together: Each of `DRIFT_METRICS` with everything rounded, against the FP32 graph.
+        together: Each of `METRICS` with everything rounded, against the FP32 graph.
         adjusted: Means of the same with nothing rounded: what adjusting the graph does by itself.
-        interactions: Each of `DRIFT_METRICS` but flips, as a sum over the units and together.
+        interactions: Each of `METRICS` but flips, as a sum over the units and together.
         classes: The classes that images are of, by index.
     """
 
@@ -149,7 +146,7 @@ def blame_tensors(
     bench: RoundingBench,
     image_classes: npt.NDArray[np.int64],
     *,
-    order: str = OVERALL,
+    order: str = ORDERS[0],
     observer: Observer = NULL_OBSERVER,
 ) -> Blame:
     """Round every unit of a bench alone, and everything but it.
@@ -191,7 +188,7 @@ def blame_tensors(
         adjusted={name: float(values.mean()) for name, values in bench.adjusted().items()},
         interactions={
             name: Interaction(float(sum(item[name].mean() for item in only)), float(together[name].mean()))
-            for name in DRIFT_METRICS
+            for name in METRICS
             if name != "flips"
         },
         classes=_by_class(image_classes, together, worst),
@@ -200,7 +197,7 @@ def blame_tensors(
 
 def _scores(only: Sequence[SampleDrift], together: SampleDrift, order: str) -> npt.NDArray[np.float64]:
     """What units are ordered by, float64 [units, N]."""
-    if order != OVERALL:
+    if order != ORDERS[0]:
         return np.stack([item[order] for item in only])
     shares = []
     for name in ORDERS[1:]:
@@ -217,15 +214,15 @@ def _by_lower_end(scores: Sequence[Interval]) -> list[int]:
 
 
 def _intervals_of(drifts: Sequence[SampleDrift]) -> list[dict[str, Interval]]:
-    columns = {name: intervals(np.stack([item[name] for item in drifts])) for name in DRIFT_METRICS}
-    return [{name: columns[name][row] for name in DRIFT_METRICS} for row in range(len(drifts))]
+    columns = {name: intervals(np.stack([item[name] for item in drifts])) for name in METRICS}
+    return [{name: columns[name][row] for name in METRICS} for row in range(len(drifts))]
 
 
 def _by_class(
     image_classes: npt.NDArray[np.int64], together: SampleDrift, worst: Sequence[tuple[str, SampleDrift]]
 ) -> tuple[ClassBlame, ...]:
     def means(drift: SampleDrift, rows: npt.NDArray[np.bool_]) -> dict[str, float]:
-        return {name: float(drift[name][rows].mean()) for name in DRIFT_METRICS}
+        return {name: float(drift[name][rows].mean()) for name in METRICS}
 
     found = []
     for index in np.unique(image_classes).tolist():
