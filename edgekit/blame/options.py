@@ -44,6 +44,4 @@ class BlameOptions:
             (until[1] >= 0, "drift", "at least 0", until[1]),
         ):
             if not holds:
-                raise BadInputError(
-                    f"Blame cannot be found with this number: {what}.", expected=expected, found=f"{found!r}"
-                )
+                raise BadInputError(f"Blame cannot work with this {what}.", expected=expected, found=repr(found))

@@ -97,10 +97,15 @@ class RoundingBench:
     def placed(self, placement: Placement) -> SampleDrift:
         """What rounding no more than `placement` does, by this table's scales, against the FP32 graph.
 
-        Tensors that the table has no scale for stay as they are.
+        Tensors that the table has no scale for stay as they are. Where rounding stops, what corrects its mean error in
+        a bias stops too.
         """
         rounded = frozenset(placement.activations).intersection(self.probe.activations)
         setting = self.probe.setting(rounded, {use.weight for use in placement.weights})
+        corrected = {use.bias for use in placement.weights}
+        for bias, shift in self.probe.table.adjustments.bias_shifts.items():
+            if bias in setting.biases and bias not in corrected:
+                setting = setting.with_bias(bias, setting.biases[bias] - np.asarray(shift, dtype=np.float32))
         return self._against_reference(setting, "what is left")
 
     def _against_reference(self, setting: ProbeSetting, what: str) -> SampleDrift:
@@ -112,7 +117,7 @@ class RoundingBench:
             raise IntegrityError(
                 "Rounded by the bundle's scale table, the network's answers are not finite.",
                 where=what,
-                hint="calibrate again: a scale in the table is far out of range",
+                hint="calibrate again: a number in the table is far out of range",
             )
         return found
 
