@@ -125,7 +125,7 @@ def with_noisy_weights(model: ModelProto, strength: float = 0.5) -> ModelProto:
     return changed
 
 
-def make_bundle(  # noqa: PLR0913 - one option a place where a fault can be
+def make_bundle(
     folder: Path,
     *,
     graph: ModelProto | str = "residual",
