@@ -65,12 +65,12 @@ class Ledger:
             few = f"{len(self.samples)} images cannot decide it for: {', '.join(open_hops)}."
             return f"No hop is shown to break the policy {self.policy!r}, but {few}"
         before = on_path[: on_path.index(broken)]
-        unseen = [hop.title for hop in before if hop.reason and hop.name != broken.compared_with]
-        since = before[max(at for at, hop in enumerate(before) if not hop.reason) + 1 :]
+        last_seen = max(at for at, hop in enumerate(before) if not hop.reason)
+        unseen = ", ".join(hop.title for hop in before[last_seen + 1 :])
         text = f"{_capital(broken.title)} is the first hop that breaks the policy {self.policy!r}: "
         text += "; ".join(broken.failed) + "."
-        if since:
-            text += f" Not measured before it, so it may have been lost there already: {', '.join(unseen)}."
+        if unseen:
+            text += f" Not measured before it, so the map may have been lost there already: {unseen}."
         return text
 
     def to_dict(self) -> dict[str, Any]:
