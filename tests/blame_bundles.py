@@ -95,8 +95,13 @@ def golden_of(graph: ExplainedGraph, pixels: npt.NDArray[np.uint8], classes: tup
     )
 
 
-def quantised(graph: ExplainedGraph, fmt: str = "x86-u8s8", exclude: tuple[str, ...] = ()) -> ScaleTable:
-    images = ArrayImages(preprocess(smooth_pixels(16, seed=9), SPEC))
+def quantised(
+    graph: ExplainedGraph,
+    fmt: str = "x86-u8s8",
+    exclude: tuple[str, ...] = (),
+    prepared: npt.NDArray[np.float32] | None = None,
+) -> ScaleTable:
+    images = ArrayImages(preprocess(smooth_pixels(16, seed=9), SPEC) if prepared is None else prepared)
     options = CalibrateOptions(method="minmax", exclude=exclude)
     return quantise_graph(graph, images, number_format(fmt), options).table
 
@@ -140,6 +145,7 @@ def make_bundle(
     recipe: Recipe | None = None,
     lineage: Mapping[str, Any] | None = None,
     golden: Callable[[GoldenSet], GoldenSet] = lambda golden: golden,
+    golden_set: GoldenSet | None = None,
 ) -> Made:
     """Write a bundle to `folder`.
 
@@ -157,17 +163,21 @@ def make_bundle(
         recipe: In the bundle.
         lineage: Stage records in the bundle.
         golden: Changes the golden set.
+        golden_set: Made elsewhere, for the same graph; ranges are then found on its images.
     """
     model = GRAPHS[graph]() if isinstance(graph, str) else graph
     parsed = parse_graph(model.SerializeToString(), where="test")
-    answering = parsed if teacher is None else parse_graph(teacher.SerializeToString(), where="test")
-    made = golden(golden_of(answering, smooth_pixels(samples), classes))
-    scales = table(quantised(parsed, fmt, () if recipe is None else recipe.calibrate.exclude))
+    if golden_set is None:
+        answering = parsed if teacher is None else parse_graph(teacher.SerializeToString(), where="test")
+        made, prepared = golden(golden_of(answering, smooth_pixels(samples), classes)), None
+    else:
+        made, prepared = golden_set, preprocess(golden_set.pixels, golden_set.card.input)
+    scales = table(quantised(parsed, fmt, () if recipe is None else recipe.calibrate.exclude, prepared))
     artifact = write_qdq(parsed, scales) if engine is None else engine(parsed, scales)
     stored = folder.with_name(f"{folder.name}-golden")
     write_golden(made, stored)
-    perfect = EngineAnswers(made.logits, made.maps, made.maps)
-    scores = score_answers(made, perfect)
+    further = tuple(item.maps for item in made.further)
+    scores = score_answers(made, EngineAnswers(made.logits, made.maps, made.maps, further, further))
     contents: dict[str, Path | bytes] = {
         layout.MODEL: serialise(parsed.model if precision == "fp32" else artifact),
         layout.POLICY: dump_canonical(policy.to_dict()),
