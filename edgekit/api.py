@@ -10,30 +10,24 @@ raise `edgekit.errors.EdgekitError` for what cannot be done; that maps did not h
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekit.core.progress import NULL_OBSERVER, Observer
+from edgekit.pipeline.stage_inputs import stage_inputs
 
 if TYPE_CHECKING:
     from edgekit.bench.options import LatencyOptions
     from edgekit.bench.result import LatencyReport
     from edgekit.blame.bundled import BlameReport
-    from edgekit.blame.options import BlameOptions
-    from edgekit.compress.options import CompressOptions
     from edgekit.config.recipe import Recipe
     from edgekit.core.stages import StageRecord
-    from edgekit.pipeline.data import BuildData
     from edgekit.pipeline.explain import Explanation
     from edgekit.pipeline.inspect import Found
     from edgekit.pipeline.release import BuildResult
     from edgekit.policy.policy import Policy
     from edgekit.policy.verdict import Verdict
     from edgekit.precision.options import Tolerance
-    from edgekit.teacher.checkpoint import LoadedModel
     from edgekit.teacher.load_options import LoadOptions
     from edgekit.verify.stage import Verification
 
@@ -106,7 +100,7 @@ def golden(model: PathLike, data: PathLike, output: PathLike, **options: Any) ->
     from edgekit.teacher.golden import GoldenRequest
     from edgekit.teacher.golden import golden as run
 
-    with _given(model, data, **options) as given:
+    with stage_inputs(model, data, **options) as given:
         request = GoldenRequest(given.model, given.load, given.images.golden, given.recipe.export.maps)
         return run(request, Path(output), given.observer)
 
@@ -131,7 +125,7 @@ def compress(
 
     recipe = options.pop("recipe", None) or Recipe()
     wanted = with_named_student(recipe.compress, student_code)
-    with _given(model, data, compressing=wanted, recipe=recipe, **options) as given:
+    with stage_inputs(model, data, compressing=wanted, recipe=recipe, **options) as given:
         train = given.images.train
         request = CompressRequest(
             model=given.model,
@@ -152,7 +146,7 @@ def export(model: PathLike, data: PathLike, output: PathLike, *, target: str = "
     from edgekit.targets.loader import resolve_target
 
     wanted = resolve_target(target)
-    with _given(model, data, **options) as given:
+    with stage_inputs(model, data, **options) as given:
         request = ExportRequest(
             model=given.model,
             load=given.load,
@@ -235,7 +229,7 @@ def qat(  # noqa: PLR0913 - all but three by keyword
     from edgekit.targets.loader import resolve_target
 
     wanted = resolve_target(target)
-    with _given(model, data, **options) as given:
+    with stage_inputs(model, data, **options) as given:
         train, card = given.images.train, given.loaded.card
         if train is None:
             raise BadInputError(
@@ -347,34 +341,19 @@ def bench(
         return measure_latency(subjects, images, options, observer)
 
 
-def blame(  # noqa: PLR0913 - all but one by keyword
-    bundle: PathLike,
-    *,
-    output: PathLike | None = None,
-    options: BlameOptions | None = None,
-    images: PathLike | None = None,
-    build: PathLike | None = None,
-    student_code: str | None = None,
-    policy: Policy | None = None,
-    hops_only: bool = False,
-    observer: Observer = NULL_OBSERVER,
+def blame(
+    bundle: PathLike, *, output: PathLike | None = None, observer: Observer = NULL_OBSERVER, **options: Any
 ) -> BlameReport:
     """Say which rounding moved a bundle's maps, and at which hop from teacher to engine they were lost.
 
     Args:
-        bundle: Folder or tar file.
-        output: Folder for the document, table, page and exclude list; None writes nothing.
-        options: Number of images, order, exclude list.
-        images: Folder of images to measure drift on; None takes the golden set.
-        build: Output folder of the build, for the student's hop.
-        student_code: As for `compress`.
-        policy: What hops are judged by; None takes the bundle's.
-        hops_only: Only write the ledger, for FP32 bundles too.
+        bundle: Folder or tar file of a bundle.
+        output: Folder for document, table, page and exclude list; None writes nothing.
         observer: Told of the progress.
+        **options: options, images, build, student_code, policy, hops_only, as `edgekit.blame.bundled.BlameRequest`.
     """
     from edgekit.blame.bundled import BlameRequest
     from edgekit.blame.bundled import blame as run
-    from edgekit.blame.options import BlameOptions
     from edgekit.blame.write import write_blame
     from edgekit.bundle.open import open_bundle
     from edgekit.core.files import check_writable_directory
@@ -382,17 +361,9 @@ def blame(  # noqa: PLR0913 - all but one by keyword
     if output is not None:
         # Said before minutes of work.
         check_writable_directory(Path(output))
+    options |= {name: Path(options[name]) for name in ("images", "build") if options.get(name) is not None}
     with open_bundle(Path(bundle)) as opened:
-        request = BlameRequest(
-            bundle=opened,
-            options=options or BlameOptions(),
-            images=None if images is None else Path(images),
-            build=None if build is None else Path(build),
-            student_code=student_code,
-            policy=policy,
-            hops_only=hops_only,
-        )
-        report = run(request, observer)
+        report = run(BlameRequest(opened, **options), observer)
     if output is not None:
         write_blame(report, Path(output))
     return report
@@ -403,47 +374,3 @@ def inspect(path: PathLike, *, load: LoadOptions | None = None) -> Found:
     from edgekit.pipeline.inspect import inspect_path
 
     return inspect_path(Path(path), load)
-
-
-@dataclass(frozen=True)
-class _Given:
-    """What the stages that read a model and images share."""
-
-    model: Path
-    load: LoadOptions
-    recipe: Recipe
-    seed: int
-    observer: Observer
-    loaded: LoadedModel
-    images: BuildData
-
-
-@contextmanager
-def _given(  # noqa: PLR0913 - all but two by keyword
-    model: PathLike,
-    data: PathLike,
-    *,
-    calib: PathLike | None = None,
-    recipe: Recipe | None = None,
-    load: LoadOptions | None = None,
-    seed: int = 0,
-    observer: Observer = NULL_OBSERVER,
-    compressing: CompressOptions | None = None,
-) -> Iterator[_Given]:
-    from edgekit.compress.outline import check_format
-    from edgekit.config.recipe import Recipe
-    from edgekit.pipeline.data import DataRequest, load_data
-    from edgekit.teacher.load_options import LoadOptions
-    from edgekit.teacher.loading import load_model
-    from edgekit.teacher.pretrained import temporary_model_file
-
-    load, recipe = load or LoadOptions(), recipe or Recipe()
-    with temporary_model_file(Path(model), load) as path:
-        loaded = load_model(path, load)
-        for note in loaded.notes:
-            observer.noted(note)
-        if compressing is not None:
-            # Before the images are read; the stage looks again.
-            check_format(compressing, loaded.capabilities, format_name=loaded.format, where=str(model))
-        wanted = DataRequest.from_recipe(recipe, Path(data), None if calib is None else Path(calib), seed)
-        yield _Given(path, load, recipe, seed, observer, loaded, load_data(wanted, loaded.card, observer))

@@ -21,7 +21,7 @@ from edgekit.bundle.open import Bundle
 from edgekit.calibrate.graph import ExplainedGraph, parse_graph
 from edgekit.calibrate.scale_table import ScaleTable
 from edgekit.core.progress import NULL_OBSERVER, Observer
-from edgekit.errors import BadInputError
+from edgekit.errors import BadInputError, UsageError
 from edgekit.images.imageset import read_unlabelled, select_balanced
 from edgekit.images.views import ImageView
 from edgekit.interface.preprocess import preprocess
@@ -105,6 +105,7 @@ def blame(request: BlameRequest, observer: Observer = NULL_OBSERVER) -> BlameRep
     """Say which rounding moved a bundle's maps, and at which hop they were lost.
 
     Raises:
+        UsageError: Hops alone are wanted, and something that tensors are needed for.
         BadInputError: The bundle ships FP32, so nothing is rounded in it; a folder's images cannot be used; the build
             folder is another build's.
         IntegrityError: A file of the bundle changed or does not fit.
@@ -112,6 +113,12 @@ def blame(request: BlameRequest, observer: Observer = NULL_OBSERVER) -> BlameRep
     """
     opened = request.bundle
     manifest = opened.manifest
+    options = request.options
+    if request.hops_only and (request.images or options.exclude_worst or options.until):
+        raise UsageError(
+            "Hops alone say nothing of tensors: other images and an exclude list need the tensors looked at.",
+            hint="leave out --hops-only",
+        )
     if manifest.precision == "fp32" and not request.hops_only:
         raise BadInputError(
             "This bundle ships FP32: nothing in it is rounded, so no tensor is to blame.",
@@ -126,14 +133,14 @@ def blame(request: BlameRequest, observer: Observer = NULL_OBSERVER) -> BlameRep
     table = None
     if SCALES in opened:
         table = ScaleTable.from_dict(opened.read_json(SCALES), where=str(opened.path(SCALES)))
-    chosen = _golden_images(golden, request.options.samples)
-    if request.images is not None and not request.hops_only:
-        chosen = _folder_images(request.images, golden, graph, request.options.samples, observer)
+    chosen = _golden_images(golden, options.samples)
+    if request.images is not None:
+        chosen = _folder_images(request.images, golden, graph, options.samples, observer)
     found = exclusion = None
     if not request.hops_only and table is not None:
-        bench = RoundingBench(graph, table, chosen.images, chosen.explained, threads=request.options.threads)
-        found = blame_tensors(bench, chosen.classes, order=request.options.order, observer=observer)
-        exclusion = _exclusion(bench, found, request.options, observer)
+        bench = RoundingBench(graph, table, chosen.images, chosen.explained, threads=options.threads)
+        found = blame_tensors(bench, chosen.classes, order=options.order, observer=observer)
+        exclusion = _exclusion(bench, found, options, observer)
     wanted = LedgerRequest(opened, request.policy or bundle_policy(opened), request.build, request.student_code)
     return BlameReport(
         bundle=manifest.digest,

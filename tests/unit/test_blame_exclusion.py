@@ -20,17 +20,22 @@ from edgekit.blame.resampling import Interval
 from edgekit.blame.rounding import RoundingBench, own_classes
 from edgekit.blame.tensors import Blame, blame_tensors
 from edgekit.blame.write import exclude_yaml
+from edgekit.calibrate.adjusted import apply_adjustments
 from edgekit.calibrate.adjustments import Adjustments
 from edgekit.calibrate.calibrator import CALIBRATORS
 from edgekit.calibrate.drift import drift_of
-from edgekit.calibrate.formats import NUMBER_FORMATS, number_format
-from edgekit.calibrate.graph import ExplainedGraph, parse_graph
+from edgekit.calibrate.formats import NUMBER_FORMATS, Range, number_format
+from edgekit.calibrate.graph import PIXELS, ExplainedGraph, parse_graph
+from edgekit.calibrate.input_grid import grid_of, grid_range
+from edgekit.calibrate.observers import ActivationStream
 from edgekit.calibrate.options import CalibrateOptions
 from edgekit.calibrate.placement import place
 from edgekit.calibrate.probe import answers_of
-from edgekit.calibrate.scale_table import ScaleTable
+from edgekit.calibrate.scale_table import Provenance, ScaleTable, table_from_ranges
+from edgekit.calibrate.solution import Solution
 from edgekit.calibrate.stage import quantise_graph
 from edgekit.config.recipe import read_recipe
+from edgekit.core.progress import NULL_OBSERVER
 from edgekit.errors import BadInputError
 from edgekit.interface.preprocess import preprocess
 
@@ -257,3 +262,32 @@ def test_every_list_can_be_built_for_tensorrt(name: str) -> None:
         list_of = exclude_worst(bench, only_first(found, item.unit.name), 1)
         options = CalibrateOptions(method="minmax", exclude=list_of.patterns)
         quantise_graph(graph, CALIBRATION, number_format("trt-s8s8"), options)
+
+
+@pytest.mark.parametrize("fmt", NUMBER_FORMATS)
+@pytest.mark.parametrize("name", ["residual", "depthwise-relu6", "shuffled"])
+def test_a_graph_that_rounds_pixels_has_lists_of_the_exported_graphs_names(name: str, fmt: str) -> None:
+    spec = replace(SPEC, mean=(0.4, 0.5, 0.45), std=(0.2, 0.25, 0.3))
+    graph, wanted = parsed(name), number_format(fmt)
+    adjustments = Adjustments(input_grid=grid_of(spec, wanted))
+    assert adjustments.input_grid is not None
+    adjusted = apply_adjustments(graph, adjustments)
+    placement = place(adjusted, wanted)
+    images = ArrayImages(preprocess(smooth_pixels(16, seed=9), spec))
+    extremes = ActivationStream(adjusted, placement.observed, images, 16, NULL_OBSERVER).extremes()
+    ranges = {tensor: Range(stats.low, stats.high) for tensor, stats in extremes.items()} | {PIXELS: grid_range(wanted)}
+    origin = Provenance(graph.digest, "0" * 64, "minmax", {})
+    table = table_from_ranges(adjusted, placement, wanted, Solution(ranges, adjustments=adjustments), origin)
+    shown = preprocess(smooth_pixels(16), spec)
+    classes = own_classes(graph, shown, 1)
+    bench = RoundingBench(graph, table, shown, classes)
+    found = blame_tensors(bench, classes[:, 0].astype(np.int64))
+    pixels = next(item for item in found.units if item.unit.name == PIXELS)
+    assert pixels.unit.kind == "activation"
+    assert found.adjusted["cosine"] < 1e-5
+    for item in found.units:
+        list_of = exclude_worst(bench, only_first(found, item.unit.name), 1)
+        assert place(graph, wanted, list_of.patterns).weights
+    if fmt != "trt-s8s8":
+        # Pixels are on their grid already: what little is left is the grey of the padding.
+        assert pixels.only["cosine"].mean < 0.1 * found.together["cosine"].mean

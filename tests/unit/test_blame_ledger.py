@@ -306,6 +306,7 @@ def test_the_commands_json_is_the_document(tmp_path: Path, capsys: pytest.Captur
         (["--build", "/nowhere"], 3),
         (["--policy", "nothing"], 3),
         (["--hops-only"], 0),
+        (["--hops-only", "--exclude-worst", "1"], 2),
     ],
 )
 def test_exit_codes(arguments: list[str], code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
