@@ -10,33 +10,30 @@ raise `edgekit.errors.EdgekitError` for what cannot be done; that maps did not h
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekit.core.progress import NULL_OBSERVER, Observer
+from edgekit.pipeline.stage_inputs import stage_inputs
 
 if TYPE_CHECKING:
     from edgekit.bench.options import LatencyOptions
     from edgekit.bench.result import LatencyReport
-    from edgekit.compress.options import CompressOptions
+    from edgekit.blame.bundled import BlameReport
     from edgekit.config.recipe import Recipe
     from edgekit.core.stages import StageRecord
-    from edgekit.pipeline.data import BuildData
     from edgekit.pipeline.explain import Explanation
     from edgekit.pipeline.inspect import Found
     from edgekit.pipeline.release import BuildResult
     from edgekit.policy.policy import Policy
     from edgekit.policy.verdict import Verdict
     from edgekit.precision.options import Tolerance
-    from edgekit.teacher.checkpoint import LoadedModel
     from edgekit.teacher.load_options import LoadOptions
     from edgekit.verify.stage import Verification
 
 __all__ = [
     "bench",
+    "blame",
     "build",
     "bundle",
     "calibrate",
@@ -103,7 +100,7 @@ def golden(model: PathLike, data: PathLike, output: PathLike, **options: Any) ->
     from edgekit.teacher.golden import GoldenRequest
     from edgekit.teacher.golden import golden as run
 
-    with _given(model, data, **options) as given:
+    with stage_inputs(model, data, **options) as given:
         request = GoldenRequest(given.model, given.load, given.images.golden, given.recipe.export.maps)
         return run(request, Path(output), given.observer)
 
@@ -128,7 +125,7 @@ def compress(
 
     recipe = options.pop("recipe", None) or Recipe()
     wanted = with_named_student(recipe.compress, student_code)
-    with _given(model, data, compressing=wanted, recipe=recipe, **options) as given:
+    with stage_inputs(model, data, compressing=wanted, recipe=recipe, **options) as given:
         train = given.images.train
         request = CompressRequest(
             model=given.model,
@@ -149,7 +146,7 @@ def export(model: PathLike, data: PathLike, output: PathLike, *, target: str = "
     from edgekit.targets.loader import resolve_target
 
     wanted = resolve_target(target)
-    with _given(model, data, **options) as given:
+    with stage_inputs(model, data, **options) as given:
         request = ExportRequest(
             model=given.model,
             load=given.load,
@@ -232,7 +229,7 @@ def qat(  # noqa: PLR0913 - all but three by keyword
     from edgekit.targets.loader import resolve_target
 
     wanted = resolve_target(target)
-    with _given(model, data, **options) as given:
+    with stage_inputs(model, data, **options) as given:
         train, card = given.images.train, given.loaded.card
         if train is None:
             raise BadInputError(
@@ -344,52 +341,36 @@ def bench(
         return measure_latency(subjects, images, options, observer)
 
 
+def blame(
+    bundle: PathLike, *, output: PathLike | None = None, observer: Observer = NULL_OBSERVER, **options: Any
+) -> BlameReport:
+    """Say which rounding moved a bundle's maps, and at which hop from teacher to engine they were lost.
+
+    Args:
+        bundle: Folder or tar file of a bundle.
+        output: Folder for document, table, page and exclude list; None writes nothing.
+        observer: Told of the progress.
+        **options: options, images, build, student_code, policy, hops_only, as `edgekit.blame.bundled.BlameRequest`.
+    """
+    from edgekit.blame.bundled import BlameRequest
+    from edgekit.blame.bundled import blame as run
+    from edgekit.blame.write import write_blame
+    from edgekit.bundle.open import open_bundle
+    from edgekit.core.files import check_writable_directory
+
+    if output is not None:
+        # Said before minutes of work.
+        check_writable_directory(Path(output))
+    options |= {name: Path(options[name]) for name in ("images", "build") if options.get(name) is not None}
+    with open_bundle(Path(bundle)) as opened:
+        report = run(BlameRequest(opened, **options), observer)
+    if output is not None:
+        write_blame(report, Path(output))
+    return report
+
+
 def inspect(path: PathLike, *, load: LoadOptions | None = None) -> Found:
     """Say what a file or folder is."""
     from edgekit.pipeline.inspect import inspect_path
 
     return inspect_path(Path(path), load)
-
-
-@dataclass(frozen=True)
-class _Given:
-    """What the stages that read a model and images share."""
-
-    model: Path
-    load: LoadOptions
-    recipe: Recipe
-    seed: int
-    observer: Observer
-    loaded: LoadedModel
-    images: BuildData
-
-
-@contextmanager
-def _given(  # noqa: PLR0913 - all but two by keyword
-    model: PathLike,
-    data: PathLike,
-    *,
-    calib: PathLike | None = None,
-    recipe: Recipe | None = None,
-    load: LoadOptions | None = None,
-    seed: int = 0,
-    observer: Observer = NULL_OBSERVER,
-    compressing: CompressOptions | None = None,
-) -> Iterator[_Given]:
-    from edgekit.compress.outline import check_format
-    from edgekit.config.recipe import Recipe
-    from edgekit.pipeline.data import DataRequest, load_data
-    from edgekit.teacher.load_options import LoadOptions
-    from edgekit.teacher.loading import load_model
-    from edgekit.teacher.pretrained import temporary_model_file
-
-    load, recipe = load or LoadOptions(), recipe or Recipe()
-    with temporary_model_file(Path(model), load) as path:
-        loaded = load_model(path, load)
-        for note in loaded.notes:
-            observer.noted(note)
-        if compressing is not None:
-            # Before the images are read; the stage looks again.
-            check_format(compressing, loaded.capabilities, format_name=loaded.format, where=str(model))
-        wanted = DataRequest.from_recipe(recipe, Path(data), None if calib is None else Path(calib), seed)
-        yield _Given(path, load, recipe, seed, observer, loaded, load_data(wanted, loaded.card, observer))

@@ -67,6 +67,10 @@ COMMANDS: Mapping[str, CommandEntry] = MappingProxyType(
             "edgekit.cli.gate:command",
             "Check a bundle's integrity and judge its stored scores; the exit code is the verdict.",
         ),
+        "blame": CommandEntry(
+            "edgekit.cli.blame:command",
+            "Say which rounding moved a bundle's maps, and at which hop from teacher to engine they were lost.",
+        ),
         "bench": CommandEntry(
             "edgekit.cli.bench:command", "Measure the latency of a bundle's engine on this machine, FP32 beside INT8."
         ),

@@ -88,6 +88,7 @@ def test_errors_and_the_command_line_need_no_numpy() -> None:
 
 def test_every_package_is_in_a_ring_or_outside_them() -> None:
     outside = {
+        "blame",
         "api",
         "pipeline",
         "demo",
