@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from edgekit.calibrate.graph import IMAGE, PIXELS, ExplainedGraph
+from edgekit.calibrate.graph import IMAGE, PIXELS, Edge, ExplainedGraph
 from edgekit.calibrate.placement import (
     ACTIVATION_OPS,
     DATA_MOVERS,
@@ -132,10 +132,18 @@ class _Placing:
         return Placement(
             activations=activations,
             range_of={name: self._range_source(name) for name in activations},
-            dequantised_reads={name: self.graph.readers[name] for name in activations},
+            dequantised_reads={name: self._dequantised_reads(name) for name in activations},
             weights=tuple(self.weights[index] for index in sorted(self.weights)),
             quantised=frozenset(self.quantised),
             left_float=dict(sorted(self.left_float.items())),
+        )
+
+    def _dequantised_reads(self, name: str) -> tuple[Edge, ...]:
+        """All readers but the operations whose weights stay in float: TensorRT takes data and weights of one kind."""
+        return tuple(
+            edge
+            for edge in self.graph.readers[name]
+            if self.graph.nodes[edge.node].op_type not in WEIGHTED_OPS or edge.node not in self.left_float
         )
 
     def _range_source(self, name: str) -> str:

@@ -29,7 +29,7 @@ __all__ = ["descend"]
 _STATE_NAME = "descent.json"
 _FORMAT = "edgekit.descent/1"
 _MARGIN = 0.99
-_FACTORS = (0.7, 0.85, 1.15)
+_FACTORS = (0.7, 0.85, 0.93)
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class _Search:
 def _others(limits: Range) -> Iterator[Range]:
     for factor in _FACTORS:
         yield Range(limits.low * factor, limits.high * factor)
-        if limits.low < 0 < limits.high and factor < 1:
+        if limits.low < 0 < limits.high:
             yield Range(limits.low * factor, limits.high)
             yield Range(limits.low, limits.high * factor)
 

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from edgekit.calibrate.attribution.second_moments import LayerMoments
 
-__all__ = ["RoundedRows", "quadratic_error", "round_rows", "targets"]
+__all__ = ["RoundedRows", "damped", "quadratic_error", "round_rows", "targets"]
 
 _BLOCK = 64
 _SWEEPS = 8
