@@ -1,7 +1,7 @@
 """Moving average: extremes averaged over batches, so that no single image decides a range.
 
-A batch is `CalibrateOptions.batch_size` images wherever memory cuts the runs: extremes of batches depend on what a batch
-is, and the result must not depend on the machine.
+A batch is `CalibrateOptions.batch_size` images wherever memory cuts the runs: extremes of batches depend on what a
+batch is, and the result must not depend on the machine.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ _SMOOTHING = 0.01
 class MovingAverageObserver:
     """Average of the smallest and of the largest value of one tensor over batches.
 
-    The n-th batch enters with the weight max(smoothing, 1 / n): a plain mean of the first 1 / smoothing batches, and from
-    there on the exponential average `mean + smoothing * (batch - mean)`. That is what ONNX Runtime answers in both of its
-    ways (a mean within one call of `collect_data`, the exponential form from call to call) without the flaw of the
-    second, in which the very first batch keeps 86 % of the weight after sixteen.
+    The n-th batch enters with the weight max(smoothing, 1 / n): a plain mean of the first 1 / smoothing batches, and
+    from there on the exponential average `mean + smoothing * (batch - mean)`. ONNX Runtime has either form, the mean
+    within one call of `collect_data` (so `quantize_static`) and the exponential one from call to call; by itself the
+    latter would leave the very first batch 86 % of the weight after sixteen.
 
     Args:
         name: The tensor, for errors.
