@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from edgekit.attribution.spec import OWN_CLASS
 from edgekit.calibrate.graph import CLASS_INDEX, IMAGE, LOGITS, ExplainedGraph
+from edgekit.calibrate.options import CalibrateOptions
 from edgekit.calibrate.runtime import open_session, run_session
 from edgekit.core.progress import NULL_OBSERVER, Observer
 from edgekit.errors import BadInputError
@@ -23,7 +24,7 @@ from edgekit.images.views import ImageView
 from edgekit.interface.batches import filled
 from edgekit.interface.card import InputSpec
 
-__all__ = ["ChosenImage", "farthest_in_turns", "select_diverse"]
+__all__ = ["ChosenImage", "farthest_in_turns", "select_diverse", "select_images"]
 
 _BATCH = 16
 # Maps are compared in at most this many cells a side: those of last stages whole, those of the input by their means.
@@ -49,6 +50,26 @@ class ChosenImage:
     confidence: float | None
     distance: float | None
     why: str
+
+
+def select_images(
+    items: Sequence[ImageItem],
+    graph: ExplainedGraph,
+    spec: InputSpec,
+    options: CalibrateOptions,
+    *,
+    seed: int = 0,
+    observer: Observer = NULL_OBSERVER,
+) -> tuple[ChosenImage, ...]:
+    """Choose `options.images` calibration images as `options.selection` says; otherwise as `select_diverse`."""
+    if options.selection == "diverse":
+        return select_diverse(items, graph, spec, options.images, pool=options.pool, seed=seed, observer=observer)
+    chosen = select_balanced(items, options.images, seed)
+    return tuple(ChosenImage(item, item.label, None, None, _turn_of(item)) for item in chosen)
+
+
+def _turn_of(item: ImageItem) -> str:
+    return "drawn" if item.label is None else f"drawn in turn for class {item.label}"
 
 
 def select_diverse(  # noqa: PLR0913 - the rarer part by keyword
