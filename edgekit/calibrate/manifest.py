@@ -133,11 +133,11 @@ def manifest_of(chosen: Sequence[ChosenImage], selection: str) -> CalibrationMan
         chosen: The images, with the reasons for them. Of copies of one file the first one stays.
         selection: How they were chosen.
     """
-    single = {entry.item.digest: entry for entry in reversed(chosen)}
+    single: dict[str, ChosenImage] = {}
+    for entry in chosen:
+        single.setdefault(entry.item.digest, entry)
     images = tuple(
-        ManifestImage(entry.item.name, entry.item.digest, entry.item.label, entry.why)
-        for entry in chosen
-        if single[entry.item.digest] is entry
+        ManifestImage(entry.item.name, digest, entry.item.label, entry.why) for digest, entry in single.items()
     )
     return CalibrationManifest(selection, images)
 

@@ -29,6 +29,7 @@ __all__ = ["ChosenImage", "farthest_in_turns", "select_diverse", "select_images"
 _BATCH = 16
 # Maps are compared in at most this many cells a side: those of last stages whole, those of the input by their means.
 _CELLS = 16
+_DECIMALS = 9
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ def farthest_in_turns(
         for group in waiting[:left]:
             row = proposals[group]
             chosen.append((int(places[group][row]), None if turn == 0 else float(nearest[group][row])))
-            away = np.linalg.norm(features[places[group]] - features[places[group][row]], axis=1)
+            away = _distances(features[places[group]], features[places[group][row]])
             nearest[group] = np.minimum(nearest[group], away)
             # Chosen once: rows that are equal to it have distance 0 and still come after all others.
             nearest[group][row] = -1.0
@@ -162,8 +163,14 @@ def farthest_in_turns(
 
 def _proposal(features: npt.NDArray[np.float32], nearest: npt.NDArray[np.float64], *, first: bool) -> int:
     if first:
-        return int(np.linalg.norm(features - features.mean(axis=0), axis=1).argmin())
+        return int(_distances(features, features.mean(axis=0, dtype=np.float64)).argmin())
     return int(nearest.argmax())
+
+
+def _distances(rows: npt.NDArray[np.float32], centre: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Float64 [N], rounded: what is equally far but for the order of a sum is equally far, on every processor."""
+    away: npt.NDArray[np.float64] = np.linalg.norm(rows - centre.astype(np.float64), axis=1).round(_DECIMALS)
+    return away
 
 
 @dataclass(frozen=True)
