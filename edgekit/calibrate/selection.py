@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edgekit.attribution.spec import OWN_CLASS
-from edgekit.calibrate.graph import CLASS_INDEX, IMAGE, LOGITS, ExplainedGraph
+from edgekit.calibrate.graph import CLASS_INDEX, IMAGE, LOGITS, ExplainedGraph, read_graph
 from edgekit.calibrate.options import CalibrateOptions
 from edgekit.calibrate.runtime import open_session, run_session
 from edgekit.core.progress import NULL_OBSERVER, Observer
@@ -55,16 +56,29 @@ class ChosenImage:
 
 def select_images(
     items: Sequence[ImageItem],
-    graph: ExplainedGraph,
+    graph: Path,
     spec: InputSpec,
     options: CalibrateOptions,
     *,
     seed: int = 0,
     observer: Observer = NULL_OBSERVER,
 ) -> tuple[ChosenImage, ...]:
-    """Choose `options.images` calibration images as `options.selection` says; otherwise as `select_diverse`."""
+    """Choose `options.images` calibration images as `options.selection` says.
+
+    Args:
+        items: The images, labelled or not.
+        graph: File of the explained FP32 graph; read only where maps are looked at.
+        spec: How images become its input.
+        options: How many, how, and from how many candidates.
+        seed: Of the draw.
+        observer: Told of the progress.
+
+    Raises:
+        EdgekitError: As `read_graph` and `select_diverse`.
+    """
     if options.selection == "diverse":
-        return select_diverse(items, graph, spec, options.images, pool=options.pool, seed=seed, observer=observer)
+        explained = read_graph(graph)
+        return select_diverse(items, explained, spec, options.images, pool=options.pool, seed=seed, observer=observer)
     chosen = select_balanced(items, options.images, seed)
     return tuple(ChosenImage(item, item.label, None, None, _turn_of(item)) for item in chosen)
 

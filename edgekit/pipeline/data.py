@@ -7,15 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from edgekit.calibrate.manifest import items_of_manifest, read_manifest, refuse_leak
+from edgekit.calibrate.manifest import (
+    CalibrationManifest,
+    items_of_manifest,
+    manifest_of,
+    read_manifest,
+    refuse_leak,
+)
+from edgekit.calibrate.options import CalibrateOptions
 from edgekit.config.recipe import Recipe
 from edgekit.core.progress import NULL_OBSERVER, Observer
 from edgekit.errors import BadInputError
 from edgekit.images.imageset import ImageItem, read_imageset, read_unlabelled, select_balanced, split_imageset
 from edgekit.images.views import ImageView
-from edgekit.interface.card import ModelCard
+from edgekit.interface.card import InputSpec, ModelCard
 
-__all__ = ["BuildData", "DataRequest", "load_data"]
+__all__ = ["BuildData", "DataRequest", "final_calibration", "load_data"]
 
 
 @dataclass(frozen=True)
@@ -71,12 +78,14 @@ class BuildData:
         golden: Held out.
         candidates: What the calibration images are chosen from once there is a graph to ask; `calibration` is the first
             of them. None where `calibration` is final.
+        calibration_set: What was handed over as a set; None where images are drawn.
     """
 
     train: ImageView | None
     calibration: ImageView
     golden: ImageView
     candidates: ImageView | None = None
+    calibration_set: CalibrationManifest | None = None
 
 
 def load_data(request: DataRequest, card: ModelCard, observer: Observer = NULL_OBSERVER) -> BuildData:
@@ -103,7 +112,11 @@ def load_data(request: DataRequest, card: ModelCard, observer: Observer = NULL_O
             where=str(request.data),
             hint="put held-out images under val/, or give one folder without splits and edgekit divides it",
         )
-    calibration, candidates = _calibration_items(request, split.train, observer)
+    given = read_manifest(request.calib) if request.calib is not None and request.calib.is_file() else None
+    if given is None:
+        calibration, candidates = _drawn(request, split.train, observer)
+    else:
+        calibration, candidates = items_of_manifest(given, request.calib_root or request.data, observer), ()
     if not calibration:
         raise BadInputError(
             "There are no images to calibrate on: the data holds held-out images only.",
@@ -120,17 +133,46 @@ def load_data(request: DataRequest, card: ModelCard, observer: Observer = NULL_O
         calibration=ImageView(calibration),
         golden=ImageView(golden),
         candidates=ImageView(candidates) if candidates else None,
+        calibration_set=given,
     )
+
+
+def final_calibration(
+    data: BuildData,
+    graph: Path,
+    spec: InputSpec,
+    options: CalibrateOptions,
+    *,
+    seed: int,
+    observer: Observer = NULL_OBSERVER,
+) -> tuple[ImageView, CalibrationManifest]:
+    """The images that calibrate, once there is a graph to ask, and what is written down of them.
+
+    Args:
+        data: As `load_data` gave it.
+        graph: File of the explained FP32 graph.
+        spec: How images become its input.
+        options: How images are chosen.
+        seed: Of the draw, as `DataRequest.seed`.
+        observer: Told of the progress.
+
+    Raises:
+        EdgekitError: As `select_images`.
+    """
+    from edgekit.calibrate.selection import select_images
+
+    if data.calibration_set is not None:
+        return data.calibration, data.calibration_set
+    items = (data.candidates or data.calibration).items
+    chosen = select_images(items, graph, spec, options, seed=seed, observer=observer)
+    return ImageView([entry.item for entry in chosen]), manifest_of(chosen, options.selection)
 
 
 _Items: TypeAlias = tuple[ImageItem, ...]
 
 
-def _calibration_items(request: DataRequest, train: Sequence[ImageItem], observer: Observer) -> tuple[_Items, _Items]:
+def _drawn(request: DataRequest, train: Sequence[ImageItem], observer: Observer) -> tuple[_Items, _Items]:
     """The calibration images, and the candidates for them where they are chosen later."""
-    if request.calib is not None and request.calib.is_file():
-        found = items_of_manifest(read_manifest(request.calib), request.calib_root or request.data, observer)
-        return found, ()
     drawn_from = train if request.calib is None else _unlabelled(request.calib, request.max_corrupt_share, observer)
     count, each = request.calibration_images, request.candidates_an_image
     candidates = select_balanced(drawn_from, count * max(each, 1), seed=request.seed)

@@ -231,13 +231,16 @@ def test_where_all_are_taken_nothing_is_computed(folder: Path, count: int) -> No
     assert {entry.confidence for entry in chosen} == {None}
 
 
-def test_balanced_is_what_it_was(folder: Path) -> None:
+def test_the_options_decide_how(folder: Path, tmp_path: Path) -> None:
     given_items = items(folder, [0, 1, None] * 10)
     options = CalibrateOptions(images=8)
-    chosen = select_images(given_items, graph(), SPEC, options, seed=2)
+    # No graph is there, and none is needed for a draw.
+    chosen = select_images(given_items, tmp_path / "nothing.onnx", SPEC, options, seed=2)
     assert [entry.item for entry in chosen] == list(select_balanced(given_items, 8, seed=2))
     assert {entry.why for entry in chosen} == {"drawn", "drawn in turn for class 0", "drawn in turn for class 1"}
-    diverse = select_images(given_items, graph(), SPEC, replace(options, selection="diverse", pool=2), seed=2)
+    file = tmp_path / "fp32.onnx"
+    file.write_bytes(GRAPHS["residual"]().SerializeToString())
+    diverse = select_images(given_items, file, SPEC, replace(options, selection="diverse", pool=2), seed=2)
     assert diverse == select_diverse(given_items, graph(), SPEC, 8, pool=2, seed=2)
 
 

@@ -8,16 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from explained_graphs import GraphBuilder
 from PIL import Image
 
-from edgekit.calibrate.manifest import manifest_of, write_manifest
+from edgekit.calibrate.manifest import CalibrationManifest, manifest_of, write_manifest
 from edgekit.calibrate.options import CalibrateOptions
 from edgekit.calibrate.selection import ChosenImage
 from edgekit.config.recipe import Recipe
 from edgekit.errors import BadInputError, IntegrityError
 from edgekit.images.imageset import read_imageset, select_balanced, split_imageset
+from edgekit.images.views import ImageView
 from edgekit.interface.card import InputSpec, ModelCard
-from edgekit.pipeline.data import BuildData, DataRequest, load_data
+from edgekit.pipeline.data import BuildData, DataRequest, final_calibration, load_data
 
 CARD = ModelCard(InputSpec(8, 8), ("a", "b", "c"))
 
@@ -125,3 +127,39 @@ def test_the_limit_counts_for_a_manifest_too(data: Path, tmp_path: Path) -> None
     # The stage refuses what a recipe does not allow; reading gives all of the set and cuts nothing in silence.
     found = loaded(request(data, manifest(data, tmp_path / "set.json", "train"), images=2))
     assert len(found.calibration) == 4
+
+
+# Once there is a graph
+
+
+def graph(folder: Path) -> Path:
+    g = GraphBuilder(side=8)
+    g.pooled_head(g.relu(g.conv("image", 3, 8)), 8, 3, 64)
+    (folder / "fp32.onnx").write_bytes(g.model().SerializeToString())
+    return folder / "fp32.onnx"
+
+
+def final(wanted: DataRequest, file: Path, **options: object) -> tuple[BuildData, ImageView, CalibrationManifest]:
+    found = loaded(wanted)
+    chosen = CalibrateOptions(**{"images": 6, **options})  # type: ignore[arg-type]
+    return found, *final_calibration(found, file, CARD.input, chosen, seed=3)
+
+
+def test_a_draw_stays_as_it_is(data: Path, tmp_path: Path) -> None:
+    found, view, written = final(request(data), tmp_path / "no graph is read")
+    assert view.items == found.calibration.items
+    assert (written.digests, written.selection) == (view.digests, "balanced")
+
+
+def test_candidates_are_asked(data: Path, tmp_path: Path) -> None:
+    found, view, written = final(request(data, selection="diverse"), graph(tmp_path), selection="diverse")
+    assert found.candidates is not None
+    assert set(view.digests) < set(found.candidates.digests)
+    assert Counter(view.labels.tolist()) == {0: 2, 1: 2, 2: 2}
+    assert (written.digests, written.selection) == (view.digests, "diverse")
+    assert "farthest" in written.images[-1].why
+    # What was written down gives the same images again, and the same reasons.
+    write_manifest(tmp_path / "set.json", written)
+    _, again, kept = final(request(data, tmp_path / "set.json"), tmp_path / "no graph is read")
+    assert again.items == tuple(replace(item, split=None) for item in view.items)
+    assert kept == written
