@@ -5,15 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
+from edgekit.calibrate.manifest import (
+    CalibrationManifest,
+    items_of_manifest,
+    manifest_of,
+    read_manifest,
+    refuse_leak,
+)
+from edgekit.calibrate.options import CalibrateOptions
 from edgekit.config.recipe import Recipe
 from edgekit.core.progress import NULL_OBSERVER, Observer
 from edgekit.errors import BadInputError
 from edgekit.images.imageset import ImageItem, read_imageset, read_unlabelled, select_balanced, split_imageset
 from edgekit.images.views import ImageView
-from edgekit.interface.card import ModelCard
+from edgekit.interface.card import InputSpec, ModelCard
 
-__all__ = ["BuildData", "DataRequest", "load_data"]
+__all__ = ["BuildData", "DataRequest", "final_calibration", "load_data"]
 
 
 @dataclass(frozen=True)
@@ -22,11 +31,15 @@ class DataRequest:
 
     Attributes:
         data: Labelled images.
-        calib: Images for calibration, labelled or not; None draws them from the training images.
+        calib: Images for calibration, labelled or not; None draws them from the training images. A file is a manifest
+            of a calibration set that was chosen before.
         golden_samples: Size of the golden set, 0 for all held-out images.
         calibration_images: Size of the calibration set, 0 for all.
         max_corrupt_share: Share of unreadable files that is tolerated.
         seed: Of the draws.
+        candidates_an_image: Candidates drawn for each calibration image, where they are to be chosen by their maps once
+            there is a graph; 0 where they are not.
+        calib_root: Folder with the images of the manifest; None for `data`.
     """
 
     data: Path
@@ -35,9 +48,13 @@ class DataRequest:
     calibration_images: int
     max_corrupt_share: float
     seed: int
+    candidates_an_image: int = 0
+    calib_root: Path | None = None
 
     @classmethod
-    def from_recipe(cls, recipe: Recipe, data: Path, calib: Path | None, seed: int) -> DataRequest:
+    def from_recipe(
+        cls, recipe: Recipe, data: Path, calib: Path | None, seed: int, *, calib_root: Path | None = None
+    ) -> DataRequest:
         """What a recipe draws from these folders."""
         return cls(
             data=data,
@@ -46,6 +63,8 @@ class DataRequest:
             calibration_images=recipe.calibrate.images,
             max_corrupt_share=recipe.golden.max_corrupt_share,
             seed=seed,
+            candidates_an_image=recipe.calibrate.pool if recipe.calibrate.selection == "diverse" else 0,
+            calib_root=calib_root,
         )
 
 
@@ -55,13 +74,18 @@ class BuildData:
 
     Attributes:
         train: For fine-tuning; None when the data holds held-out images only.
-        calibration: For the ranges of INT8.
+        calibration: For the ranges of INT8, drawn balanced; or the set of a manifest.
         golden: Held out.
+        candidates: What the calibration images are chosen from once there is a graph to ask; `calibration` is the first
+            of them. None where `calibration` is final.
+        calibration_set: What was handed over as a set; None where images are drawn.
     """
 
     train: ImageView | None
     calibration: ImageView
     golden: ImageView
+    candidates: ImageView | None = None
+    calibration_set: CalibrationManifest | None = None
 
 
 def load_data(request: DataRequest, card: ModelCard, observer: Observer = NULL_OBSERVER) -> BuildData:
@@ -88,36 +112,75 @@ def load_data(request: DataRequest, card: ModelCard, observer: Observer = NULL_O
             where=str(request.data),
             hint="put held-out images under val/, or give one folder without splits and edgekit divides it",
         )
-    calibration = _calibration_items(request, split.train, observer)
+    given = read_manifest(request.calib) if request.calib is not None and request.calib.is_file() else None
+    if given is None:
+        calibration, candidates = _drawn(request, split.train, observer)
+    else:
+        calibration, candidates = items_of_manifest(given, request.calib_root or request.data, observer), ()
     if not calibration:
         raise BadInputError(
             "There are no images to calibrate on: the data holds held-out images only.",
             where=str(request.data),
             hint="give a folder of other images with --calib",
         )
-    _refuse_leak(golden, calibration)
+    refuse_leak(
+        candidates or calibration,
+        [item.digest for item in golden],
+        hint="give --calib a folder without the held-out images",
+    )
     return BuildData(
         train=ImageView(split.train) if split.train else None,
         calibration=ImageView(calibration),
         golden=ImageView(golden),
+        candidates=ImageView(candidates) if candidates else None,
+        calibration_set=given,
     )
 
 
-def _calibration_items(request: DataRequest, train: Sequence[ImageItem], observer: Observer) -> tuple[ImageItem, ...]:
-    if request.calib is None:
-        return tuple(select_balanced(train, request.calibration_images, seed=request.seed))
-    found = read_unlabelled(request.calib, max_corrupt_share=request.max_corrupt_share, observer=observer)
+def final_calibration(
+    data: BuildData,
+    graph: Path,
+    spec: InputSpec,
+    options: CalibrateOptions,
+    *,
+    seed: int,
+    observer: Observer = NULL_OBSERVER,
+) -> tuple[ImageView, CalibrationManifest]:
+    """The images that calibrate, once there is a graph to ask, and what is written down of them.
+
+    Args:
+        data: As `load_data` gave it.
+        graph: File of the explained FP32 graph.
+        spec: How images become its input.
+        options: How images are chosen.
+        seed: Of the draw, as `DataRequest.seed`.
+        observer: Told of the progress.
+
+    Raises:
+        EdgekitError: As `select_images`.
+    """
+    from edgekit.calibrate.selection import select_images
+
+    if data.calibration_set is not None:
+        return data.calibration, data.calibration_set
+    items = (data.candidates or data.calibration).items
+    chosen = select_images(items, graph, spec, options, seed=seed, observer=observer)
+    return ImageView([entry.item for entry in chosen]), manifest_of(chosen, options.selection)
+
+
+_Items: TypeAlias = tuple[ImageItem, ...]
+
+
+def _drawn(request: DataRequest, train: Sequence[ImageItem], observer: Observer) -> tuple[_Items, _Items]:
+    """The calibration images, and the candidates for them where they are chosen later."""
+    drawn_from = train if request.calib is None else _unlabelled(request.calib, request.max_corrupt_share, observer)
+    count, each = request.calibration_images, request.candidates_an_image
+    candidates = select_balanced(drawn_from, count * max(each, 1), seed=request.seed)
+    return (candidates[:count] if count else candidates), (candidates if each else ())
+
+
+def _unlabelled(folder: Path, max_corrupt_share: float, observer: Observer) -> _Items:
+    found = read_unlabelled(folder, max_corrupt_share=max_corrupt_share, observer=observer)
     for rejected in found.rejected:
         observer.noted(f"{rejected.name} is left out: {rejected.reason}")
-    return tuple(select_balanced(found.items, request.calibration_images, seed=request.seed))
-
-
-def _refuse_leak(golden: Sequence[ImageItem], calibration: Sequence[ImageItem]) -> None:
-    held_out = {item.digest for item in golden}
-    leaked = [item.name for item in calibration if item.digest in held_out]
-    if leaked:
-        raise BadInputError(
-            "Calibration images are also in the golden set, which must stay unseen.",
-            found=f"{len(leaked)} images, such as " + ", ".join(leaked[:3]),
-            hint="give --calib a folder without the held-out images",
-        )
+    return found.items
