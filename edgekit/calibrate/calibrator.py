@@ -141,6 +141,7 @@ CALIBRATORS: Registry[CalibratorFactory] = Registry(
         "attribution-quick": "edgekit.calibrate.attribution.quick:quick_from_options",
         "entropy": "edgekit.calibrate.entropy:entropy_from_options",
         "minmax": "edgekit.calibrate.minmax:minmax_from_options",
+        "moving-average": "edgekit.calibrate.moving_average:moving_average_from_options",
         "mse": "edgekit.calibrate.mse:mse_from_options",
         "percentile": "edgekit.calibrate.percentile:percentile_from_options",
     },
