@@ -17,8 +17,7 @@ class CalibrateOptions:
     """How ranges are found.
 
     Attributes:
-        method: Calibrator: "minmax", "moving-average", "percentile", "entropy", "mse", or one that has the map in its
-            objective: "attribution-quick", "attribution".
+        method: Calibrator: "minmax", "moving-average", "percentile", "entropy" or "mse".
         percentile: Share of a tensor's values kept inside the range, in percent; "percentile" only.
         bins: Histogram bins of the histogram methods.
         images: At most this many calibration images, class-balanced where labels are known; 0 for all.

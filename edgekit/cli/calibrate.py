@@ -40,8 +40,7 @@ _CODES = {"pass": ExitCode.OK, "fail": ExitCode.GATE_FAILED, "inconclusive": Exi
 @click.option(
     "--method",
     metavar="NAME",
-    help="How ranges are found, in place of the recipe's: minmax, moving-average, percentile, entropy, mse, or with "
-    "the map in the objective attribution-quick, attribution.",
+    help="How ranges are found, in place of the recipe's: minmax, moving-average, percentile, entropy or mse.",
 )
 @click.option(
     "--selection",
