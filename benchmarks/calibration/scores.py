@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from calibration.answers import Answers
+from edgekit.calibrate.drift import divergence_of
 from edgekit.metrics.agreement import score_agreement
 
 __all__ = ["COLUMNS", "numbers_of", "score"]
@@ -29,7 +30,7 @@ def score(reference: Answers, found: Answers, labels: npt.NDArray[np.int64]) -> 
     return {
         **{name: asked[name] for name in _MAPS},
         "own-cosine": own,
-        "divergence": _divergence(reference.logits, found.logits),
+        "divergence": divergence_of(reference.logits, found.logits),
         "agrees": (reference.classes == found.classes).astype(np.float64),
         "correct": (found.classes == labels).astype(np.float64),
     }
@@ -46,16 +47,3 @@ def numbers_of(columns: _Columns) -> dict[str, float]:
     found["images"] = len(columns["agrees"])
     found["compared"] = int((~np.isnan(columns["cosine"])).sum())
     return found
-
-
-def _divergence(reference: npt.NDArray[np.float32], found: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """Kullback-Leibler divergence of the softmax answers, nats."""
-    ours, theirs = _log_softmax(reference), _log_softmax(found)
-    divergence: npt.NDArray[np.float64] = (np.exp(ours) * (ours - theirs)).sum(axis=1)
-    return divergence
-
-
-def _log_softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    result: npt.NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return result

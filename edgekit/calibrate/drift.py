@@ -11,7 +11,7 @@ import numpy.typing as npt
 from edgekit.calibrate.probe import Answers
 from edgekit.metrics.agreement import score_agreement, worst_of
 
-__all__ = ["Drift", "drift_of", "relative_drift", "sample_drift"]
+__all__ = ["Drift", "divergence_of", "drift_of", "relative_drift", "sample_drift"]
 
 _MAP_METRICS = ("cosine", "spearman", "iou-top20")
 # Differences below these are float32's, not a method's.
@@ -55,7 +55,7 @@ def sample_drift(reference: Answers, found: Answers) -> dict[str, npt.NDArray[np
         "cosine": cosine,
         "spearman": spearman,
         "iou": iou,
-        "logits": _divergence(reference.logits, found.logits),
+        "logits": divergence_of(reference.logits, found.logits),
         "flips": (reference.classes != found.classes).astype(np.float64),
     }
 
@@ -80,7 +80,8 @@ def relative_drift(candidate: Drift, baseline: Drift) -> float:
     return math.exp(sum(math.log((max(ours, 0) + _FLOOR) / (max(theirs, 0) + _FLOOR)) for ours, theirs in pairs) / 4)
 
 
-def _divergence(reference: npt.NDArray[np.float32], found: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+def divergence_of(reference: npt.NDArray[np.float32], found: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Kullback-Leibler divergence of the softmax answers, nats: logits [N, K] each, to float64 [N]."""
     ours, theirs = _log_softmax(reference), _log_softmax(found)
     divergence: npt.NDArray[np.float64] = (np.exp(ours) * (ours - theirs)).sum(axis=1)
     return divergence

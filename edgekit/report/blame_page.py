@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Mapping
-from functools import cache
 from importlib import resources
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -14,10 +13,10 @@ from edgekit.core.canonical import dump_canonical, parse_strict
 from edgekit.metrics.agreement import METRICS
 from edgekit.report.blame_chart import depth_chart
 from edgekit.report.numbers import NumberPrinter, pointer
-from edgekit.report.optional import needs_package
+from edgekit.report.page_environment import page_environment
 
 if TYPE_CHECKING:
-    from jinja2 import Environment
+    pass
 
 __all__ = ["LARGEST_TENSOR_TABLE", "drift_in_words", "render_blame_page"]
 
@@ -69,7 +68,7 @@ def render_blame_page(document: Mapping[str, Any]) -> str:
     found = doc["blame"]
     charts = {} if found is None else {name: depth_chart(found, name) for name in _MEASURES}
     return (
-        _environment()
+        page_environment()
         .get_template("blame.html.j2")
         .render(
             doc=doc,
@@ -103,17 +102,3 @@ class _Drifts:
         return Markup('<data value="{}" data-path="{}">{}</data>').format(
             "" if value is None else repr(value), pointer(*path), drift_in_words(value)
         )
-
-
-@cache
-def _environment() -> Environment:
-    with needs_package("Jinja2", "host"):
-        from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    return Environment(
-        loader=PackageLoader("edgekit.report", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )

@@ -6,7 +6,6 @@ import base64
 import hashlib
 import json
 from collections.abc import Mapping
-from functools import cache
 from importlib import resources
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -17,11 +16,11 @@ from edgekit.metrics.agreement import METRICS
 from edgekit.report.charts import histogram_chart
 from edgekit.report.colours import ENGINE_HUE, TEACHER_HUE, map_colours
 from edgekit.report.numbers import NumberPrinter
-from edgekit.report.optional import needs_package
+from edgekit.report.page_environment import page_environment
 from edgekit.report.samples import Tile
 
 if TYPE_CHECKING:
-    from jinja2 import Environment
+    pass
 
 __all__ = ["LARGEST_CLASS_TABLE", "render_page"]
 
@@ -69,7 +68,7 @@ def render_page(document: Mapping[str, Any], tiles: Mapping[int, tuple[Tile, ...
         if described["histogram"] is not None
     }
     return (
-        _environment()
+        page_environment()
         .get_template("report.html.j2")
         .render(
             doc=document,
@@ -87,21 +86,6 @@ def render_page(document: Mapping[str, Any], tiles: Mapping[int, tuple[Tile, ...
             scale_stops=_scale_stops(),
             hues={"engine": _hex(ENGINE_HUE), "teacher": _hex(TEACHER_HUE)},
         )
-    )
-
-
-@cache
-def _environment() -> Environment:
-    """Kept, since compiling the templates takes longer than drawing a page."""
-    with needs_package("Jinja2", "host"):
-        from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    return Environment(
-        loader=PackageLoader("edgekit.report", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
     )
 
 
