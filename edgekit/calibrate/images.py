@@ -8,7 +8,9 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["CalibrationImages"]
+from edgekit.errors import BadInputError
+
+__all__ = ["CalibrationImages", "check_batch"]
 
 
 class CalibrationImages(Protocol):
@@ -23,3 +25,18 @@ class CalibrationImages(Protocol):
 
         Called once a pass; implementations read from disk again rather than keep every image in memory.
         """
+
+
+def check_batch(batch: npt.NDArray[np.float32], shape: tuple[int, int, int]) -> None:
+    """Raise `BadInputError` where a batch is not float32 [n, *shape] with n at least 1.
+
+    Args:
+        batch: What a set handed out.
+        shape: Channels, height and width of the graph's input.
+    """
+    if batch.dtype != np.float32 or batch.shape[1:] != shape or len(batch) == 0:
+        raise BadInputError(
+            "A batch of calibration images does not fit the graph.",
+            expected=f"float32 [N, {', '.join(map(str, shape))}]",
+            found=f"{batch.dtype} {list(batch.shape)}",
+        )

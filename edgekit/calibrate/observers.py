@@ -15,7 +15,7 @@ import numpy.typing as npt
 import onnx
 
 from edgekit.calibrate.graph import IMAGE, ExplainedGraph
-from edgekit.calibrate.images import CalibrationImages
+from edgekit.calibrate.images import CalibrationImages, check_batch
 from edgekit.calibrate.runtime import open_session, run_session
 from edgekit.calibrate.tensor_stats import Histogram, TensorStats
 from edgekit.core.progress import NULL_OBSERVER, Observer
@@ -180,7 +180,7 @@ class ActivationStream:
         total, done = len(self.images.digests), 0
         self.observer.advanced(task, 0, total)
         for batch in self.images.batches(self._images_a_run()):
-            _check_batch(batch, self.graph.input_shape)
+            check_batch(batch, self.graph.input_shape)
             # In graph order: what is wrong with an image is found in the image, not in what was computed from it.
             yield ({IMAGE: batch} if IMAGE in self.tensors else {}) | self._computed(session, wanted, batch)
             done += len(batch)
@@ -206,12 +206,3 @@ class ActivationStream:
         sizes = (self.graph.shapes.get(name, ())[1:] for name in self.tensors)
         an_image = 4 * sum(math.prod(side for side in sides if side is not None) for sides in sizes)
         return max(1, min(self.batch_size, _RUN_BYTES // max(an_image, 1)))
-
-
-def _check_batch(batch: npt.NDArray[np.float32], shape: tuple[int, int, int]) -> None:
-    if batch.dtype != np.float32 or batch.shape[1:] != shape or len(batch) == 0:
-        raise BadInputError(
-            "A batch of calibration images does not fit the graph.",
-            expected=f"float32 [N, {', '.join(map(str, shape))}]",
-            found=f"{batch.dtype} {list(batch.shape)}",
-        )

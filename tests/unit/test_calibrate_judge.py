@@ -64,7 +64,7 @@ def test_chosen_images_lie_all_over_the_set_and_in_most_classes_of_a_set_ordered
 
 def test_kept_images_are_those_of_the_set() -> None:
     images = random_images(20)
-    kept = KeptImages(images, (3, 11, 19))
+    kept = KeptImages(images, (3, 11, 19), (3, 16, 16))
     streamed = np.concatenate(list(kept.batches(6)))
     np.testing.assert_array_equal(streamed, images.pixels)
     held = kept.held((3, 19))
@@ -81,7 +81,7 @@ def test_a_set_of_fewer_images_than_it_says_is_refused() -> None:
             return (*super().digests, "missing")
 
     with pytest.raises(BadInputError, match="another number"):
-        KeptImages(Short(random_images(4).pixels), (1, 4)).held((1, 4))
+        KeptImages(Short(random_images(4).pixels), (1, 4), (3, 16, 16)).held((1, 4))
 
 
 def test_the_judge_runs_what_the_stage_writes_on_images_it_set_apart() -> None:

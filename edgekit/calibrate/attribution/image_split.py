@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from edgekit.calibrate.images import CalibrationImages
+from edgekit.calibrate.images import CalibrationImages, check_batch
 from edgekit.errors import BadInputError
 
 __all__ = ["HeldImages", "ImageSplit", "KeptImages", "split_images"]
@@ -56,10 +56,12 @@ class KeptImages:
     Args:
         images: All images.
         positions: Those to keep. Memory grows with their number.
+        shape: Channels, height and width of the graph's input.
     """
 
-    def __init__(self, images: CalibrationImages, positions: tuple[int, ...]) -> None:
+    def __init__(self, images: CalibrationImages, positions: tuple[int, ...], shape: tuple[int, int, int]) -> None:
         self._images = images
+        self._shape = shape
         self._positions = frozenset(positions)
         self._kept: dict[int, npt.NDArray[np.float32]] = {}
 
@@ -69,9 +71,14 @@ class KeptImages:
         return self._images.digests
 
     def batches(self, batch_size: int) -> Iterator[npt.NDArray[np.float32]]:
-        """All images, batch by batch."""
+        """All images, batch by batch.
+
+        Raises:
+            BadInputError: A batch does not fit the graph.
+        """
         start = 0
         for batch in self._images.batches(batch_size):
+            check_batch(batch, self._shape)
             for offset, image in enumerate(batch):
                 if start + offset in self._positions:
                     # A copy, since a view would hold the whole batch.
@@ -83,7 +90,7 @@ class KeptImages:
         """Some of the kept images; makes a pass for them where none was made yet.
 
         Raises:
-            BadInputError: There are fewer images than the set says.
+            BadInputError: There are fewer images than the set says, or they do not fit the graph.
         """
         if not self._kept:
             for _ in self.batches(32):

@@ -42,7 +42,7 @@ class Judge:
         if self._given is not None:
             return self._given
         judging = split_images(len(self.context.images.digests)).judging
-        return KeptImages(self.context.images, judging).held(judging)
+        return KeptImages(self.context.images, judging, self.context.graph.input_shape).held(judging)
 
     @cached_property
     def reference(self) -> Answers:

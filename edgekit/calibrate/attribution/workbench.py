@@ -66,7 +66,9 @@ class Workbench:
 
     def __init__(self, context: CalibrationContext, training: int, judging: int) -> None:
         self.split: ImageSplit = split_images(len(context.images.digests), training, judging)
-        self.images = KeptImages(context.images, tuple({*self.split.training, *self.split.judging}))
+        self.images = KeptImages(
+            context.images, tuple({*self.split.training, *self.split.judging}), context.graph.input_shape
+        )
         self.context = replace(context, images=self.images)
 
     @cached_property

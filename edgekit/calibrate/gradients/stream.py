@@ -18,7 +18,7 @@ from edgekit.attribution.spec import OWN_CLASS
 from edgekit.calibrate.gradients.cotangents import sample_cotangents
 from edgekit.calibrate.gradients.graph import GradientParts, cotangent_name, gradient_name, gradient_parts
 from edgekit.calibrate.graph import CLASS_INDEX, IMAGE, LOGITS, ExplainedGraph
-from edgekit.calibrate.images import CalibrationImages
+from edgekit.calibrate.images import CalibrationImages, check_batch
 from edgekit.calibrate.runtime import open_session, run_session
 from edgekit.core.progress import NULL_OBSERVER, Observer
 from edgekit.errors import BadInputError
@@ -87,7 +87,7 @@ class GradientStream:
         total, done = len(self.images.digests), 0
         self.observer.advanced(_TASK, 0, total)
         for batch in self.images.batches(_images_a_run(self.graph, parts, self.batch_size)):
-            _check_batch(batch, self.graph.input_shape)
+            check_batch(batch, self.graph.input_shape)
             # Nothing but what is yielded may outlive this line: memory that is held while the next batch runs is
             # memory that the runtime has to ask the system for anew.
             yield self._backward(backward, parts, self._forward(forward, parts, batch), len(batch), rng)
@@ -149,12 +149,3 @@ def _bytes_an_image(value: onnx.ValueInfoProto) -> int:
     kind = value.type.tensor_type
     width = int(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).itemsize)
     return width * math.prod(int(dim.dim_value) for dim in kind.shape.dim[1:] if dim.HasField("dim_value"))
-
-
-def _check_batch(batch: npt.NDArray[np.float32], shape: tuple[int, int, int]) -> None:
-    if batch.dtype != np.float32 or batch.shape[1:] != shape or len(batch) == 0:
-        raise BadInputError(
-            "A batch of calibration images does not fit the graph.",
-            expected=f"float32 [N, {', '.join(map(str, shape))}]",
-            found=f"{batch.dtype} {list(batch.shape)}",
-        )
