@@ -26,12 +26,13 @@ class CalibrateOptions:
         selection: How images are chosen from a folder: "balanced" over classes, or "diverse": balanced, and within a
             class such that their maps differ.
         pool: Images looked at for each one that "diverse" chooses.
-        adjust: The attribution-aware methods may change the graph into one that computes the same and loses less by
-            rounding: images on the grid they were captured on, channels of like size. Training with quantisation after
-            it needs False.
-        rounding: "nearest", or "learned": weights are rounded so that the layer's result stays; "attribution" only.
-        bias_correction: Mean errors of rounding are taken out of the biases; "attribution" only.
-        sweeps: Rounds of the search over ranges on the map itself, 0 for none; "attribution" only.
+        adjust: The graph may be changed into one that computes the same and loses less by rounding: images on the grid
+            they were captured on, channels of like size. Training with quantisation after it needs False. This key and
+            those below are for methods with the map in their objective, none of which is registered yet; no other
+            method reads them.
+        rounding: "nearest", or "learned": weights are rounded so that the layer's result stays.
+        bias_correction: Mean errors of rounding are taken out of the biases.
+        sweeps: Rounds of the search over ranges on the map itself, 0 for none.
     """
 
     method: str = "percentile"

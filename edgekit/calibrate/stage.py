@@ -13,6 +13,7 @@ from edgekit.calibrate.calibrator import CALIBRATORS, CalibrationContext
 from edgekit.calibrate.formats import NumberFormat, Range, number_format
 from edgekit.calibrate.graph import ExplainedGraph, read_graph
 from edgekit.calibrate.images import CalibrationImages
+from edgekit.calibrate.manifest import SET_NAME, CalibrationManifest, write_manifest
 from edgekit.calibrate.options import CalibrateOptions
 from edgekit.calibrate.placement import WEIGHTED_OPS, Placement, place
 from edgekit.calibrate.qdq import serialise, write_qdq
@@ -54,6 +55,7 @@ class CalibrateRequest:
         number_format: Name of the target's number format.
         options: Method and parameters.
         input: How images became the network's input; lets a method round them on the grid they were captured on.
+        written: What is written down of the images; None writes nothing. Its digests are those of `images`.
     """
 
     graph: Path
@@ -61,6 +63,7 @@ class CalibrateRequest:
     number_format: str
     options: CalibrateOptions
     input: InputSpec | None = None
+    written: CalibrationManifest | None = None
 
 
 @dataclass(frozen=True)
@@ -108,13 +111,17 @@ def calibrate(request: CalibrateRequest, destination: Path, observer: Observer =
     """
     fmt = number_format(request.number_format)
     images = _checked_images(request.images, request.options)
+    written = request.written
+    if written is not None and written.digests != images.digests:
+        raise DefectError("A calibration set was written down that is not the one that calibrates.")
+    told = {} if written is None else {"set": written.digest}
     stage = Stage(
         name="calibrate",
         version=_VERSION,
         options=_options(request),
         inputs={"graph": request.graph},
         # The files do not say how they are prepared: a card with another mean would otherwise meet an old result.
-        digests={"images": _digest_of_set(images), "prepared": _digest_of_first_batch(request)},
+        digests={"images": _digest_of_set(images), "prepared": _digest_of_first_batch(request), **told},
     )
 
     def body(folder: Path, workplace: Path) -> Mapping[str, JsonValue]:
@@ -126,6 +133,8 @@ def calibrate(request: CalibrateRequest, destination: Path, observer: Observer =
         write_scales(folder / SCALES_NAME, result.table)
         write_bytes(folder / MODEL_NAME, data)
         write_json(folder / CALIBRATION_NAME, _manifest(result.table, images))
+        if written is not None:
+            write_manifest(folder / SET_NAME, written)
         facts = _facts(result, len(images.digests))
         before = request.graph.stat().st_size
         size = f"{before / 1e6:.2f} MB to {len(data) / 1e6:.2f} MB"

@@ -23,7 +23,7 @@ from edgekit.core.progress import NULL_OBSERVER, Observer
 from edgekit.core.stages import StageRecord
 from edgekit.engines.protocol import EngineOptions
 from edgekit.errors import BadInputError
-from edgekit.pipeline.data import BuildData, DataRequest, load_data
+from edgekit.pipeline.data import BuildData, DataRequest, final_calibration, load_data
 from edgekit.pipeline.engines import EnginesRequest, engine_for, run_engines
 from edgekit.pipeline.folders import BuildFolders
 from edgekit.pipeline.release import BuildResult, ReleaseRequest, make_release
@@ -266,12 +266,16 @@ def _calibrated(checked: Plan, folders: BuildFolders, observer: Observer) -> Sta
     from edgekit.calibrate.stage import CalibrateRequest, calibrate
     from edgekit.export.stage import GRAPH_NAME
 
+    spec, options = checked.teacher.card.input, checked.request.recipe.calibrate
+    graph = folders.export / GRAPH_NAME
+    view, written = final_calibration(checked.data, graph, spec, options, seed=checked.request.seed, observer=observer)
     wanted = CalibrateRequest(
-        graph=folders.export / GRAPH_NAME,
-        images=checked.data.calibration.prepared(checked.teacher.card.input),
+        graph=graph,
+        images=view.prepared(spec),
         number_format=checked.target.number_format,
-        options=checked.request.recipe.calibrate,
-        input=checked.teacher.card.input,
+        options=options,
+        input=spec,
+        written=written,
     )
     return calibrate(wanted, folders.calibrate, observer)
 

@@ -8,13 +8,15 @@ from pathlib import Path
 
 from edgekit.attribution.spec import MapSpec
 from edgekit.bundle.golden import read_golden
+from edgekit.calibrate.manifest import CalibrationManifest, items_of_manifest, manifest_of, read_manifest
 from edgekit.calibrate.options import CalibrateOptions
+from edgekit.calibrate.selection import select_images
 from edgekit.calibrate.stage import CalibrateRequest, calibrate
 from edgekit.core.canonical import read_json
 from edgekit.core.progress import NULL_OBSERVER, Observer
 from edgekit.core.stages import StageRecord
-from edgekit.errors import BadInputError, IntegrityError, UnavailableError
-from edgekit.images.imageset import ImageItem, read_unlabelled, select_balanced
+from edgekit.errors import IntegrityError, UnavailableError
+from edgekit.images.imageset import ImageItem, read_unlabelled
 from edgekit.images.views import ImageView
 from edgekit.interface.card import ModelCard
 from edgekit.pipeline.engines import engine_for
@@ -35,12 +37,14 @@ class FolderCalibration:
 
     Attributes:
         exported: Folder that `export` filled.
-        calib: Folder of images; labels do not matter.
+        calib: Folder of images, whose labels do not matter; or the file of a calibration set, whose images are found
+            in `root`.
         target: Whose number format and engine.
         options: Method and parameters.
         seed: Of the choice of images.
         max_corrupt_share: Share of unreadable files that is tolerated.
         tolerance: What has to be kept; None quantises everything that can be.
+        root: Folder with the images of a calibration set.
     """
 
     exported: Path
@@ -50,6 +54,7 @@ class FolderCalibration:
     seed: int
     max_corrupt_share: float
     tolerance: Tolerance | None = None
+    root: Path | None = None
 
     @property
     def graph(self) -> Path:
@@ -65,19 +70,23 @@ def calibrate_folder(wanted: FolderCalibration, destination: Path, observer: Obs
         IntegrityError: The exported folder's description is malformed.
     """
     card, map_spec = _described(wanted.exported / _INTERFACE_NAME)
-    found = read_unlabelled(wanted.calib, max_corrupt_share=wanted.max_corrupt_share, observer=observer)
-    for rejected in found.rejected:
-        observer.noted(f"{rejected.name} is left out: {rejected.reason}")
+    if wanted.calib.is_file():
+        given = read_manifest(wanted.calib)
+        items = items_of_manifest(given, wanted.root or wanted.calib.parent, observer)
+    else:
+        given, items = None, _read(wanted, observer)
     if wanted.tolerance is None:
+        view, written = (ImageView(items), given) if given else _chosen(items, wanted, card, observer)
         request = CalibrateRequest(
             graph=wanted.graph,
-            images=ImageView(_chosen(found.items, wanted)).prepared(card.input),
+            images=view.prepared(card.input),
             number_format=wanted.target.number_format,
             options=wanted.options,
             input=card.input,
+            written=written,
         )
         return calibrate(request, destination, observer)
-    return _within(wanted, wanted.tolerance, found.items, (card, map_spec), destination, observer)
+    return _within(wanted, wanted.tolerance, items, (card, map_spec), destination, observer)
 
 
 def _within(
@@ -92,12 +101,12 @@ def _within(
     yardstick: Yardstick
     if tolerance.golden is None:
         pool, held_out = divide_images(items, wanted.options.images, wanted.seed, where=str(wanted.calib))
-        chosen = ImageView(_chosen(pool, wanted))
+        chosen, _ = _chosen(pool, wanted, card, observer)
         yardstick = GraphYardstick(wanted.graph, ImageView(held_out), card, map_spec)
     else:
         stored = StoredYardstick(read_golden(tolerance.golden))
         stored.check_fits(card, str(tolerance.golden))
-        chosen = ImageView(_chosen(items, wanted))
+        chosen, _ = _chosen(items, wanted, card, observer)
         stored.refuse_leak(chosen)
         yardstick = stored
     request = BudgetRequest(
@@ -139,11 +148,15 @@ def _described(path: Path) -> tuple[ModelCard, MapSpec]:
     return ModelCard.from_dict(card, where=str(path)), MapSpec.from_dict(spec, where=str(path))
 
 
-def _chosen(items: Sequence[ImageItem], wanted: FolderCalibration) -> tuple[ImageItem, ...]:
-    if wanted.options.selection != "balanced":
-        raise BadInputError(
-            "Calibration images of an exported folder are chosen balanced only.",
-            expected="calibrate.selection: balanced",
-            found=wanted.options.selection,
-        )
-    return select_balanced(items, wanted.options.images, seed=wanted.seed)
+def _read(wanted: FolderCalibration, observer: Observer) -> tuple[ImageItem, ...]:
+    found = read_unlabelled(wanted.calib, max_corrupt_share=wanted.max_corrupt_share, observer=observer)
+    for rejected in found.rejected:
+        observer.noted(f"{rejected.name} is left out: {rejected.reason}")
+    return found.items
+
+
+def _chosen(
+    items: Sequence[ImageItem], wanted: FolderCalibration, card: ModelCard, observer: Observer
+) -> tuple[ImageView, CalibrationManifest]:
+    chosen = select_images(items, wanted.graph, card.input, wanted.options, seed=wanted.seed, observer=observer)
+    return ImageView([entry.item for entry in chosen]), manifest_of(chosen, wanted.options.selection)
