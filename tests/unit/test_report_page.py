@@ -31,6 +31,7 @@ from edgekit.policy.policy import Policy
 from edgekit.policy.verdict import judge
 from edgekit.report import page
 from edgekit.report.data import ReportData
+from edgekit.report.page_environment import page_environment
 from edgekit.report.samples import place_in_words
 from edgekit.report.write import write_report
 
@@ -514,7 +515,7 @@ def test_a_missing_package_is_named_with_its_remedy(
     package: str, extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    page._environment.cache_clear()
+    page_environment.cache_clear()
     with pytest.raises(UnavailableError) as caught:
         write_report(example_report(Case(samples=2)), tmp_path)
     assert caught.value.hint == f"pip install 'edgekit[{extra}]'"
