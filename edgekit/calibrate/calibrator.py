@@ -137,6 +137,8 @@ class TensorCalibrator(ABC):
 CALIBRATORS: Registry[CalibratorFactory] = Registry(
     "calibrator",
     {
+        "attribution": "edgekit.calibrate.attribution.thorough:thorough_from_options",
+        "attribution-quick": "edgekit.calibrate.attribution.quick:quick_from_options",
         "entropy": "edgekit.calibrate.entropy:entropy_from_options",
         "minmax": "edgekit.calibrate.minmax:minmax_from_options",
         "moving-average": "edgekit.calibrate.moving_average:moving_average_from_options",

@@ -17,7 +17,8 @@ class CalibrateOptions:
     """How ranges are found.
 
     Attributes:
-        method: Calibrator: "minmax", "moving-average", "percentile", "entropy" or "mse".
+        method: Calibrator: "minmax", "moving-average", "percentile", "entropy" or "mse"; "attribution-quick" and
+            "attribution" have the map in their objective.
         percentile: Share of a tensor's values kept inside the range, in percent; "percentile" only.
         bins: Histogram bins of the histogram methods.
         images: At most this many calibration images, class-balanced where labels are known; 0 for all.
@@ -27,9 +28,8 @@ class CalibrateOptions:
             class such that their maps differ.
         pool: Images looked at for each one that "diverse" chooses.
         adjust: The graph may be changed into one that computes the same and loses less by rounding: images on the grid
-            they were captured on, channels of like size. Training with quantisation after it needs False. This key and
-            those below are for methods with the map in their objective, none of which is registered yet; no other
-            method reads them.
+            they were captured on, channels of like size. Training with quantisation after it needs False. Read by the
+            attribution methods only, as are the keys below by "attribution" only.
         rounding: "nearest", or "learned": weights are rounded so that the layer's result stays.
         bias_correction: Mean errors of rounding are taken out of the biases.
         sweeps: Rounds of the search over ranges on the map itself, 0 for none.

@@ -40,7 +40,8 @@ _CODES = {"pass": ExitCode.OK, "fail": ExitCode.GATE_FAILED, "inconclusive": Exi
 @click.option(
     "--method",
     metavar="NAME",
-    help="How ranges are found, in place of the recipe's: minmax, moving-average, percentile, entropy or mse.",
+    help="How ranges are found, in place of the recipe's: minmax, moving-average, percentile, entropy or mse; "
+    "attribution-quick and attribution have the map in their objective, the second takes minutes.",
 )
 @click.option(
     "--selection",
