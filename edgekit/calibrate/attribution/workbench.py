@@ -9,6 +9,8 @@ from functools import cached_property
 from edgekit.calibrate.adjusted import apply_adjustments
 from edgekit.calibrate.adjustments import NO_ADJUSTMENTS, Adjustments, InputGrid
 from edgekit.calibrate.attribution.image_split import HeldImages, ImageSplit, KeptImages, split_images
+from edgekit.calibrate.attribution.live_ranges import live_limits, within
+from edgekit.calibrate.attribution.mean_errors import MeanImages
 from edgekit.calibrate.attribution.weighted_ranges import least_drift_range, weighted_histograms
 from edgekit.calibrate.calibrator import CalibrationContext, TensorCalibrator
 from edgekit.calibrate.formats import Range
@@ -17,6 +19,7 @@ from edgekit.calibrate.graph import IMAGE, PIXELS
 from edgekit.calibrate.input_grid import grid_of, grid_problem, grid_range, image_range
 from edgekit.calibrate.placement import place
 from edgekit.calibrate.solution import Solution
+from edgekit.calibrate.tensor_stats import TensorStats
 
 __all__ = ["AdjustedView", "Workbench"]
 
@@ -30,6 +33,8 @@ class AdjustedView:
         adjustments: What was adjusted.
         training: Images to take gradients on.
         fixed: Ranges that are known beforehand: that of an image on its own grid.
+
+    Ranges never reach beyond what a tensor's readers tell apart (`live_ranges`).
     """
 
     context: CalibrationContext
@@ -40,19 +45,36 @@ class AdjustedView:
     def streamed(self, calibrator: TensorCalibrator) -> Solution:
         """What a method that looks at one tensor at a time chooses here."""
         found = calibrator.solve(self.context)
-        return Solution({**found.ranges, **self.fixed}, adjustments=self.adjustments, statistics=found.statistics)
+        return self._solution(found.ranges, found.statistics)
 
     def weighted(self, projections: int = 1) -> Solution:
         """Ranges of least expected drift."""
+        return self.weighted_with_means(projections)[0]
+
+    def weighted_with_means(self, projections: int = 1) -> tuple[Solution, MeanImages]:
+        """Ranges of least expected drift, and on the way the mean image of what each layer reads."""
         context = self.context
         wanted = tuple(name for name in context.placement.observed if name not in self.fixed)
-        extremes = context.extremes
+        read = tuple(dict.fromkeys(use.data for use in context.placement.weights if use.data not in wanted))
+        means = MeanImages(use.data for use in context.placement.weights)
         stream = GradientStream(
-            context.graph, wanted, self.training, context.options.batch_size, projections, observer=context.observer
+            context.graph,
+            (*wanted, *read),
+            self.training,
+            context.options.batch_size,
+            projections,
+            observer=context.observer,
         )
-        histograms = weighted_histograms({name: extremes[name] for name in wanted}, stream.run())
+        extremes = context.extremes
+        batches = means.watching(stream.run(), frozenset(wanted))
+        histograms = weighted_histograms({name: extremes[name] for name in wanted}, batches)
         ranges = {name: least_drift_range(item, context.number_format) for name, item in histograms.items()}
-        return Solution({**ranges, **self.fixed}, adjustments=self.adjustments, statistics=extremes)
+        return self._solution(ranges, extremes), means
+
+    def _solution(self, ranges: Mapping[str, Range], statistics: Mapping[str, TensorStats]) -> Solution:
+        graph = self.context.graph
+        live = {name: within(limits, live_limits(graph, name)) for name, limits in ranges.items()}
+        return Solution({**live, **self.fixed}, adjustments=self.adjustments, statistics=statistics)
 
 
 class Workbench:
