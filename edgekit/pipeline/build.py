@@ -49,7 +49,8 @@ class BuildRequest:
         recipe: How to build.
         target: Target name.
         load: How to load the model.
-        calib: Calibration images; None draws them from `data`.
+        calib: Calibration images, or the file of a calibration set; None draws them from `data`.
+        calib_root: Folder with the images of that set; None for `data`.
         student_code: The student's architecture as the user named it; see `CompressRequest`.
         seed: Of every random choice.
         engine: How engines run.
@@ -62,6 +63,7 @@ class BuildRequest:
     target: str = "cpu"
     load: LoadOptions = field(default_factory=LoadOptions)
     calib: Path | None = None
+    calib_root: Path | None = None
     student_code: str | None = None
     seed: int = 0
     engine: EngineOptions = field(default_factory=EngineOptions)
@@ -126,7 +128,9 @@ def plan(request: BuildRequest, observer: Observer = NULL_OBSERVER) -> Plan:
         observer.noted(note)
     compressing = request.recipe.compress
     check_format(compressing, teacher.capabilities, format_name=teacher.format, where=str(request.model))
-    wanted = DataRequest.from_recipe(request.recipe, request.data, request.calib, request.seed)
+    wanted = DataRequest.from_recipe(
+        request.recipe, request.data, request.calib, request.seed, calib_root=request.calib_root
+    )
     data = load_data(wanted, teacher.card, observer)
     if reason_to_skip(compressing, has_images=data.train is not None) is None:
         from edgekit.compress.preparation import prepare
