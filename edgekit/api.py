@@ -225,10 +225,13 @@ def qat(  # noqa: PLR0913 - all but three by keyword
         exported: Folder that `export` filled from that student.
         calibrated: Folder that `calibrate` filled from that graph.
         target: Target name.
-        **options: calib, calib_root, recipe, load, seed, observer, as for `golden`.
+        **options: calib, calib_root, recipe, load, seed, observer, as for `golden`; what decides on the calibration
+            images as for `calibrate`, since training goes on from its ranges on the same images.
     """
     from edgekit.compress.stage import STUDENT_NAME, student_load
     from edgekit.errors import BadInputError
+    from edgekit.export.stage import GRAPH_NAME
+    from edgekit.pipeline.data import final_calibration
     from edgekit.qat.stage import QatRequest
     from edgekit.qat.stage import qat as run
     from edgekit.targets.loader import resolve_target
@@ -240,13 +243,22 @@ def qat(  # noqa: PLR0913 - all but three by keyword
             raise BadInputError(
                 "There are no images to train on: the data holds held-out images only.", where=str(data)
             )
+        # Those that 'calibrate' chose: the ranges that training begins with, and the check of its graph, see one set.
+        calibration, _ = final_calibration(
+            given.images,
+            Path(exported) / GRAPH_NAME,
+            card.input,
+            given.recipe.calibrate,
+            seed=given.seed,
+            observer=given.observer,
+        )
         request = QatRequest(
             teacher=given.model,
             student=Path(student) / STUDENT_NAME,
             exported=Path(exported),
             calibrated=Path(calibrated),
             data=train.for_training(card.input, given.observer),
-            images=given.images.calibration.prepared(card.input),
+            images=calibration.prepared(card.input),
             opset=wanted.opset,
             options=given.recipe.qat,
             compress=given.recipe.compress,

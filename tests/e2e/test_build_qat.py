@@ -16,11 +16,14 @@ from qat_networks import run
 from edgekit import api
 from edgekit.bundle import layout
 from edgekit.calibrate.graph import LOGITS, read_graph
+from edgekit.calibrate.manifest import SET_NAME, read_manifest
+from edgekit.calibrate.options import CalibrateOptions
 from edgekit.calibrate.scale_table import read_scales
 from edgekit.cli.main import run as run_command
 from edgekit.compress.options import CompressOptions, FinetuneOptions, PruneOptions, QatOptions
 from edgekit.config.recipe import Recipe, recipe_to_dict
-from edgekit.core.digests import digest_file
+from edgekit.core.canonical import read_json
+from edgekit.core.digests import digest_bytes, digest_file
 from edgekit.demo.dataset import DemoSizes, write_demo_dataset
 from edgekit.demo.network import teacher_path
 from edgekit.errors import BadInputError
@@ -39,6 +42,8 @@ RECIPE = Recipe(
         prune=PruneOptions(rate=0.1),
         finetune=FinetuneOptions(epochs=0, max_images=96, batch_size=32),
     ),
+    # Chosen by their maps, and so known only once there is a graph.
+    calibrate=CalibrateOptions(images=16, selection="diverse"),
     qat=QatOptions(epochs=1, learning_rate=0.005, scale_learning_rate=0.01),
     policy="lenient",
 )
@@ -66,6 +71,17 @@ def test_what_ships_is_what_was_trained(built: BuildResult) -> None:
     assert digest_file(built.folder / layout.MODEL) == digest_file(stage / "model.onnx")
     assert digest_file(built.folder / layout.REFERENCE) == digest_file(folders.qat / "export/model.onnx")
     assert digest_file(built.folder / layout.MODEL) != digest_file(folders.calibrate / "model.onnx")
+
+
+def test_it_sees_the_images_that_calibrated(built: BuildResult) -> None:
+    folders = BuildFolders(built.folder.parent, trained_quantised=True)
+    chosen = read_manifest(folders.calibrate / SET_NAME)
+    assert chosen.selection == "diverse"
+    seen = digest_bytes("\n".join(chosen.digests).encode())
+    assert built.records["qat"].inputs["parity_images"] == seen
+    assert read_json(folders.qat / "export/record.json")["inputs"]["images"] == seen
+    # Of the graph there was none to ask before the first export.
+    assert built.records["export"].inputs["images"] != seen
 
 
 def test_its_logits_are_those_of_the_rounded_network(built: BuildResult) -> None:
