@@ -138,7 +138,7 @@ class Laboratory:
             else:
                 table, recalibrated = self._table(lifted)
                 model = write_qdq(self._subject.graph, table)
-                _check_rules(model, number_format(table.number_format))
+                _check_rules(model, number_format(table.number_format), table.provenance.exclude)
                 write_bytes(graph_file, serialise(model))
                 write_scales(staging / SCALES_NAME, table)
                 int8 = _int8_nodes(self._subject.graph, table)
@@ -190,8 +190,8 @@ class _RefusedError(Exception):
     """A graph breaks a rule of the target's runtime."""
 
 
-def _check_rules(model: Any, fmt: NumberFormat) -> None:
-    if fmt.placement == "tensorrt" and (violations := check_tensorrt_rules(model)):
+def _check_rules(model: Any, fmt: NumberFormat, exclude: tuple[str, ...]) -> None:
+    if fmt.placement == "tensorrt" and (violations := check_tensorrt_rules(model, exclude)):
         raise _RefusedError(violations[0])
 
 

@@ -267,7 +267,7 @@ def _written(request: QatRequest, folder: Path, graph: ExplainedGraph, learned: 
     parameters: dict[str, JsonValue] = {"qat": asdict(request.options)}
     table = transferred(learned.quantiser.table(learned.network.stored), renamed, exported, parameters)
     model = write_qdq(exported, table)
-    check_rules(model, learned.quantiser.number_format)
+    check_rules(model, learned.quantiser.number_format, table.provenance.exclude)
     calibrated = folder / CALIBRATED_FOLDER
     calibrated.mkdir()
     write_scales(calibrated / SCALES_NAME, table)
