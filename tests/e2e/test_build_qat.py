@@ -26,7 +26,7 @@ from edgekit.core.canonical import read_json
 from edgekit.core.digests import digest_bytes, digest_file
 from edgekit.demo.dataset import DemoSizes, write_demo_dataset
 from edgekit.demo.network import teacher_path
-from edgekit.errors import BadInputError
+from edgekit.errors import BadInputError, IntegrityError
 from edgekit.export.options import ExportOptions
 from edgekit.pipeline.build import BuildRequest, plan
 from edgekit.pipeline.folders import BuildFolders
@@ -103,6 +103,45 @@ def test_the_report_and_the_lineage_tell_of_it(built: BuildResult) -> None:
     assert lineage["qat"]["facts"]["summary"] == built.records["qat"].facts["summary"]
     page = next((built.folder / "report").glob("*.html")).read_text()
     assert "trained with the rounding of the INT8 graph" in page
+
+
+def test_the_ledger_has_a_hop_for_the_training(built: BuildResult) -> None:
+    hops = {hop.name: hop for hop in api.blame(built.folder, build=built.folder.parent, hops_only=True).ledger.hops}
+    assert list(hops)[:4] == ["teacher", "compressed", "trained", "onnx"]
+    trained, graph = hops["trained"], hops["onnx"]
+    assert "torch" in trained.ran_on
+    assert (trained.compared_with, graph.compared_with) == ("compressed", "trained")
+    # Training moved the student, and what was exported again is the student that it left.
+    assert trained.against_source is not None
+    assert trained.against_source.means["cosine"] < 0.99999
+    assert graph.against_source is not None
+    assert graph.against_source.means["cosine"] > 0.99999
+
+
+def test_a_trained_student_that_was_exchanged_shows_at_the_graphs_hop(built: BuildResult, tmp_path: Path) -> None:
+    build = tmp_path / "build"
+    for stage in ("compress", "qat"):
+        shutil.copytree(built.folder.parent / "stages" / stage, build / "stages" / stage)
+    student = build / "stages/qat/student.pt"
+    shutil.copy(build / "stages/compress/student.pt", student)
+    with pytest.raises(IntegrityError):
+        api.blame(built.folder, build=build, hops_only=True)
+    # With a record that vouches for it: the training seems to have done nothing, and the graph is another network's.
+    record = read_json(student.parent / "record.json")
+    record["outputs"]["student.pt"] = {"sha256": digest_file(student), "size": student.stat().st_size}
+    (student.parent / "record.json").write_text(json.dumps(record))
+    hops = {hop.name: hop for hop in api.blame(built.folder, build=build, hops_only=True).ledger.hops}
+    trained, graph = hops["trained"].against_source, hops["onnx"].against_source
+    assert trained is not None
+    assert graph is not None
+    assert trained.means["cosine"] == pytest.approx(1, abs=1e-9)
+    assert graph.means["cosine"] < 0.99999
+
+
+def test_without_the_build_folder_both_students_are_named(built: BuildResult) -> None:
+    hops = {hop.name: hop for hop in api.blame(built.folder, hops_only=True).ledger.hops}
+    assert {hops[name].reason for name in ("compressed", "trained")} == {"give --build"}
+    assert hops["onnx"].compared_with == "teacher"
 
 
 def test_it_can_be_bundled_again_from_its_folder(built: BuildResult) -> None:
