@@ -80,7 +80,7 @@ def _device_facts(device: Jetson) -> dict[str, object]:
 
 def _full(line: Line) -> str:
     from edgekit.targets.overview import limit_text
-    from edgekit.targets.rules import DEVICE_PYTHON
+    from edgekit.targets.setting import DEVICE_PYTHON
     from edgekit.targets.support import limits_of
 
     here = style_outcome("no" if line.reason else "yes") + (f": {line.reason}" if line.reason else "")

@@ -16,7 +16,7 @@ from edgekit.targets.loader import (
     target_aliases,
     target_names,
 )
-from edgekit.targets.rules import DEVICE_PYTHON
+from edgekit.targets.setting import DEVICE_PYTHON
 from edgekit.targets.support import Limit, limits_of, usable_releases
 from edgekit.targets.target import Target
 

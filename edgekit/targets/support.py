@@ -1,16 +1,27 @@
-"""The support table: whether a target can work with a JetPack, a Python and a TensorRT, asked before any work."""
+"""The support table: whether a target can work with a JetPack, a Python and a TensorRT, asked before any work.
+
+A rule holds for facts with a source, and for nothing that was merely never tried: that is what a target's status is
+for. Sources named in the rules were read, not measured; nothing of this ran on a device.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from edgekit.errors import UnavailableError
 from edgekit.jetson.releases import Release, numbers_of, release_named
-from edgekit.targets.rules import RULES, Problem, Setting
+from edgekit.targets.build_rules import BUILD_RULES
+from edgekit.targets.feature_rules import FEATURE_RULES
+from edgekit.targets.setting import Problem, Rule, Setting
 from edgekit.targets.target import Target
 
-__all__ = ["Limit", "limits_of", "problems_of", "require_support", "usable_releases"]
+__all__ = ["RULES", "Limit", "limits_of", "problems_of", "require_support", "usable_releases"]
 
+
+RULES: Mapping[str, Rule] = MappingProxyType({**BUILD_RULES, **FEATURE_RULES})
+"""Every rule by its name, those that forbid a build first."""
 
 # What people install on a Jetson and cannot use there; a table that only judged what JetPack ships would not say so.
 _TEMPTING = ("10.13.3", "11.4.0")
