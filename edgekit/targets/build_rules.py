@@ -78,7 +78,7 @@ def _python_of_jetpack(s: Setting) -> Problem | None:
         "python-of-jetpack",
         f"Python {version_text(s.python)} on JetPack {s.release.jetpack}",
         f"its tensorrt module is a package of the distribution, for Python {version_text(s.release.python)}",
-        f"make the environment with /usr/bin/python3 -m venv --system-site-packages (Python {version_text(s.release.python)})",
+        "use the distribution's Python: /usr/bin/python3 -m venv --system-site-packages",
         "NVIDIA's packages for JetPack",
         blocks=True,
     )

@@ -22,7 +22,7 @@ class Problem:
     """Something that cannot work.
 
     Attributes:
-        rule: Name in `RULES`.
+        rule: Name in `edgekit.targets.support.RULES`.
         what: What does not work.
         why: The reason.
         remedy: What to do instead.
