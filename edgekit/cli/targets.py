@@ -28,16 +28,18 @@ def command(name: str | None, as_json: bool) -> ExitCode:
     full: which JetPack releases work, what it could reach at most, and what cannot work there.
     """
     from edgekit.jetson.detect import read_jetson
+    from edgekit.jetson.probe import RememberingProbe, SystemProbe
     from edgekit.targets.overview import line_of, target_lines
 
+    probe = RememberingProbe(SystemProbe())
     if name is not None:
-        line = line_of(name)
+        line = line_of(name, probe=probe)
         if as_json:
             print_json({"target": line.to_dict()})
         else:
             click.echo(_full(line))
         return ExitCode.OK
-    lines, device = target_lines(), read_jetson()
+    lines, device = target_lines(probe=probe), read_jetson(probe)
     if as_json:
         print_json({"targets": [line.to_dict() for line in lines], "device": device.to_dict() if device else None})
         return ExitCode.OK

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-__all__ = ["Probe", "RecordedProbe", "SystemProbe"]
+__all__ = ["Probe", "RecordedProbe", "RememberingProbe", "SystemProbe"]
 
 _LARGEST = 64 * 1024
 _PATIENCE_S = 5.0
@@ -43,6 +43,31 @@ class RecordedProbe:
     def output(self, *command: str) -> str | None:
         """The text that stands for a command's name, whatever its arguments."""
         return self.outputs.get(command[0])
+
+
+class RememberingProbe:
+    """Another probe's answers, each asked for once: commands of a device may take a second.
+
+    Args:
+        probe: Whom to ask.
+    """
+
+    def __init__(self, probe: Probe) -> None:
+        self._probe = probe
+        self._known: dict[tuple[str, ...], str | None] = {}
+
+    def file(self, path: str) -> str | None:
+        """What the probe says of a file."""
+        return self._once(("file", path), lambda: self._probe.file(path))
+
+    def output(self, *command: str) -> str | None:
+        """What the probe says of a command."""
+        return self._once(("output", *command), lambda: self._probe.output(*command))
+
+    def _once(self, key: tuple[str, ...], ask: Callable[[], str | None]) -> str | None:
+        if key not in self._known:
+            self._known[key] = ask()
+        return self._known[key]
 
 
 class SystemProbe:

@@ -11,7 +11,7 @@ from jetson_devices import probe_of
 
 from edgekit.cli.main import run
 from edgekit.errors import ExitCode
-from edgekit.jetson import detect
+from edgekit.jetson import detect, probe
 from edgekit.jetson.probe import RecordedProbe
 from edgekit.targets.loader import resolve_target, target_aliases, target_names
 from edgekit.targets.overview import readme_table, version_range
@@ -23,7 +23,8 @@ NAMES = (*target_aliases(), *target_names())
 
 @pytest.fixture
 def no_jetson(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(detect, "SystemProbe", RecordedProbe)
+    for module in (detect, probe):
+        monkeypatch.setattr(module, "SystemProbe", RecordedProbe)
 
 
 pytestmark = pytest.mark.usefixtures("no_jetson")
@@ -40,7 +41,9 @@ def test_the_command_shows_every_target_and_which_builds_here(
     assert answer["device"] is None
     assert rows["cpu"]["stands_for"] == "cpu-arm"
     assert rows["jetson"]["stands_for"] == ""
-    assert [name for name, row in rows.items() if not row["reason"]] == ["cpu", "cpu-arm"]
+    here = {name for name, row in rows.items() if not row["reason"]}
+    assert here >= {"cpu", "cpu-arm"}
+    assert not here & {"cpu-x86", "cuda", "jetson", "jetson-orin-nano", "jetson-xavier-nx"}
     assert run(["targets"]) == 0
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()[2:]}
     assert set(lines) == set(NAMES)
@@ -96,11 +99,20 @@ def test_an_unknown_name_is_refused_with_the_known_ones(capsys: pytest.CaptureFi
 
 
 def test_on_a_jetson_the_device_is_shown(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(detect, "SystemProbe", lambda: probe_of("orin-nano-super"))
+    asked: list[str] = []
+
+    class Counted(RecordedProbe):
+        def output(self, *command: str) -> str | None:
+            asked.append(command[0])
+            return probe_of("orin-nano-super").output(*command)
+
+    files = probe_of("orin-nano-super").files
+    monkeypatch.setattr(probe, "SystemProbe", lambda: Counted(files))
     assert run(["targets", "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert answer["device"]["module"] == "jetson-orin-nano-super"
     rows = {row["name"]: row for row in answer["targets"]}
+    assert asked == ["nvpmodel"], "commands are slow there: each is asked once"
     assert rows["jetson"]["stands_for"] == rows["jetson-orin-nano"]["stands_for"] == "jetson-orin-nano-super"
     assert run(["targets"]) == 0
     text = capsys.readouterr().out
