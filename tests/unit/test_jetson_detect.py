@@ -67,6 +67,13 @@ def test_memory_that_fits_no_size_leaves_the_module_open() -> None:
     assert (found.module, found.part) == (None, "p3701-0000")
 
 
+@pytest.mark.parametrize("device", ["orin-nano-4gb", "orin-nano-super-at-15W", "agx-orin-64gb"])
+def test_without_a_part_number_text_and_memory_decide(device: str) -> None:
+    found = read_jetson(probe_of(device, compatible="nvidia,tegra234\0"))
+    assert found is not None
+    assert (found.module, found.part) == (DEVICES[device].module, None)
+
+
 def test_a_package_tells_what_the_file_does_not() -> None:
     broken = read_jetson(probe_of("orin-nano-4gb", release="# release of nothing"))
     assert broken is not None

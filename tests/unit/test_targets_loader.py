@@ -12,12 +12,14 @@ from edgekit.core.registry import Registry
 from edgekit.engines.protocol import Engine
 from edgekit.engines.registry import ENGINES
 from edgekit.errors import BadInputError, DefectError, UnavailableError
+from edgekit.jetson.detect import read_jetson
 from edgekit.jetson.probe import RecordedProbe
 from edgekit.pipeline.calibration import judging_engine
 from edgekit.pipeline.engines import engine_for
 from edgekit.targets import loader, target
 from edgekit.targets.loader import (
     check_target_runs_here,
+    jetson_module,
     resolve_target,
     target_alias,
     target_aliases,
@@ -117,6 +119,14 @@ def test_elsewhere_a_family_is_what_its_modules_share(name: str) -> None:
     found = resolve_target(name, probe=NO_JETSON)
     assert found.name == name
     assert len(found.members) > 1
+
+
+def test_where_the_faster_modes_are_no_candidate_the_module_is() -> None:
+    faster = read_jetson(probe_of("orin-nano-super"))
+    assert faster is not None
+    module = resolve_target("jetson-orin-nano-8gb")
+    assert jetson_module(faster, (resolve_target("jetson-orin-nx-8gb"), module)) == module
+    assert jetson_module(faster, (resolve_target("jetson-orin-nx-8gb"),)) is None
 
 
 def test_elsewhere_jetson_asks_which() -> None:
