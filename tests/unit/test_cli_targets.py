@@ -120,7 +120,7 @@ def test_on_a_jetson_the_device_is_shown(capsys: pytest.CaptureFixture[str], mon
     assert "MAXN_SUPER" in text.partition("This device")[2]
 
 
-@pytest.mark.parametrize("name", ["jetson-orin-nano", "jetson-xavier-nx", "jetson", "tensorrt", "cuda"])
+@pytest.mark.parametrize("name", ["jetson-orin-nano", "jetson-xavier-nx", "jetson"])
 def test_a_build_is_refused_before_its_files_are_looked_at(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str
 ) -> None:

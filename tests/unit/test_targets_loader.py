@@ -10,10 +10,10 @@ from jetson_devices import DEVICES, probe_of
 
 from edgekit.core.registry import Registry
 from edgekit.engines.protocol import Engine
-from edgekit.engines.registry import ENGINES
 from edgekit.errors import BadInputError, DefectError, UnavailableError
 from edgekit.jetson.detect import read_jetson
 from edgekit.jetson.probe import RecordedProbe
+from edgekit.pipeline import engines
 from edgekit.pipeline.calibration import judging_engine
 from edgekit.pipeline.engines import engine_for
 from edgekit.targets import loader, target
@@ -91,16 +91,21 @@ def test_a_target_described_wrongly_is_a_defect(change: dict[str, object]) -> No
         replace(resolve_target("cpu-x86"), **change)  # type: ignore[arg-type]
 
 
+def registry_of(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    """A registry with these engines: what is checked is the target, so one engine stands for all of them."""
+    registry: Registry[Engine] = Registry("engine", dict.fromkeys(names, "edgekit.engines.ort_cpu:ENGINE"))
+    for module in (loader, target, engines):
+        monkeypatch.setattr(module, "ENGINES", registry)
+
+
 @pytest.fixture
 def with_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A registry that has the engine: what is checked is the target, so the engine itself stands for another."""
-    entries: Mapping[str, str] = {
-        "tensorrt": "edgekit.engines.ort_cpu:ENGINE",
-        "ort-cpu": "edgekit.engines.ort_cpu:ENGINE",
-    }
-    registry: Registry[Engine] = Registry("engine", entries)
-    for module in (loader, target):
-        monkeypatch.setattr(module, "ENGINES", registry)
+    registry_of(monkeypatch, "ort-cpu", "tensorrt")
+
+
+@pytest.fixture
+def with_processors_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    registry_of(monkeypatch, "ort-cpu", "reference")
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -146,25 +151,24 @@ def test_a_jetson_that_does_not_tell_its_module_is_asked_about() -> None:
     assert resolve_target("jetson-orin-nano", probe=unknown).members
 
 
+@pytest.mark.usefixtures("with_processors_alone")
 @pytest.mark.parametrize("name", [name for name in target_names() if not name.startswith("cpu")] + FAMILIES)
 def test_what_has_no_engine_yet_is_refused_before_any_work(name: str) -> None:
     wanted = resolve_target(name, probe=NO_JETSON)
-    missing = [engine for engine in wanted.engines if engine not in ENGINES]
-    if not missing:
-        pytest.skip("this version has the engine")
     with pytest.raises(UnavailableError) as raised:
         check_target_runs_here(wanted, machine="aarch64", probe=NO_JETSON)
     if "xavier" in name:
         assert "Python" in str(raised.value)
     else:
         assert "not available yet" in raised.value.message
-        assert missing[0] in str(raised.value.expected)
+        assert wanted.engines[0] in str(raised.value.expected)
         assert "ort-cpu" in str(raised.value.found)
         assert "--target cpu" in str(raised.value.hint)
     with pytest.raises(UnavailableError, match="No engine"):
         engine_for(wanted)
 
 
+@pytest.mark.usefixtures("with_processors_alone")
 def test_calibrating_for_what_has_no_engine_is_judged_by_the_reference_and_says_so() -> None:
     wanted = resolve_target("jetson-orin-nx-8gb")
     judge = judging_engine(wanted, machine="x86_64")
