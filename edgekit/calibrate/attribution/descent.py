@@ -29,7 +29,7 @@ __all__ = ["descend"]
 
 _STATE_NAME = "descent.json"
 _FORMAT = "edgekit.descent/1"
-_MARGIN = 0.99
+_MARGIN = 0.97
 _FACTORS = (0.7, 0.85, 0.93)
 # Tensors are searched until they make up this share of what all do alone, and at most so many.
 _SHARE = 0.8

@@ -39,6 +39,7 @@ __all__ = ["ThoroughCalibrator", "thorough_from_options"]
 
 _TRAINING, _JUDGING = 128, 128
 _PROJECTIONS = 4
+_WIDENING = 0.25
 _PROOF_IMAGES = 4
 
 
@@ -101,7 +102,7 @@ class _Solving:
 
     def __init__(self, context: CalibrationContext, options: CalibrateOptions) -> None:
         self.options = options
-        self.bench = Workbench(context, _TRAINING, _JUDGING)
+        self.bench = Workbench(context, _TRAINING, _JUDGING, _PROJECTIONS)
         self.context = self.bench.context
         self.judge = Judge(self.context, self.bench.judging.jittered())
         plain = self.bench.view()
@@ -151,7 +152,8 @@ class _Solving:
             "minmax": lambda: view.streamed(MinMaxCalibrator()),
             "percentile": lambda: view.streamed(PercentileCalibrator(options.percentile, options.bins)),
             "mse": lambda: view.streamed(MseCalibrator(options.bins)),
-            "least expected drift": lambda: view.weighted(_PROJECTIONS),
+            "least expected drift": view.weighted,
+            "least expected drift, widened": lambda: view.weighted(_WIDENING),
         }
         if not view.adjustments:
             # That is the baseline, which was judged already.
