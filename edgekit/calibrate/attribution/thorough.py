@@ -6,7 +6,7 @@
     descent      of the best: ranges tried on the map itself
 
 Every step is judged on images that no gradient and no weight was learnt from, through the quantised graph as it would
-ship. What does not show there is not done: a plain min-max solution can win, and the facts say so.
+ship. Where there are too few images for that, integers are not learnt and ranges not tried. What does not show there is not done: a plain min-max solution can win, and the facts say so.
 """
 
 from __future__ import annotations
@@ -189,7 +189,9 @@ class _Solving:
     def _settle(self, start: _Judged) -> None:
         """Weights and biases for some ranges; where learned integers do not pay, shifted biases may."""
         options = self.options
-        rounding, bias_correction = options.rounding == "learned", options.bias_correction
+        # Integers fit the few images there are, and the same images would praise them for it.
+        rounding = options.rounding == "learned" and self.bench.split.apart
+        bias_correction = options.bias_correction
         if rounding:
             name = "learned rounding, bias correction" if bias_correction else "learned rounding"
             settled = self._learned(start, name, rounding=True, bias_correction=bias_correction)
@@ -213,6 +215,8 @@ class _Solving:
         return self._offer(f"{start.name}, {name}", solution, start.fixed)
 
     def _descent(self) -> None:
+        if not self.bench.split.apart:
+            return
         start = self.best
         images = self.bench.training.jittered().pixels
         reference = float_answers(self.context.graph, images)

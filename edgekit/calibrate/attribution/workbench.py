@@ -138,6 +138,8 @@ class Workbench:
     def view(self, adjustments: Adjustments = NO_ADJUSTMENTS) -> AdjustedView:
         """The context with its graph adjusted."""
         context = self.context
+        # Every method needs the extremes, and images are kept while they are found: no pass for the images alone.
+        _ = context.extremes
         graph = apply_adjustments(context.graph, adjustments)
         if graph is not context.graph:
             placement = place(graph, context.number_format, context.options.exclude)
