@@ -7,13 +7,13 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 import pytest
+from attribution_solutions import RAW, context_of, photographs
 from explained_graphs import GRAPHS, ArrayImages, random_images
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgekit.calibrate.adjustments import NO_ADJUSTMENTS, Adjustments, ChannelFactors
 from edgekit.calibrate.attribution.workbench import Workbench
-from edgekit.calibrate.calibrator import CalibrationContext
 from edgekit.calibrate.formats import NUMBER_FORMATS, NumberFormat, activation_params, fake_quantise, number_format
 from edgekit.calibrate.graph import IMAGE, PIXELS, parse_graph
 from edgekit.calibrate.input_grid import grid_problem
@@ -23,25 +23,6 @@ from edgekit.calibrate.options import CalibrateOptions
 from edgekit.calibrate.placement import place
 from edgekit.calibrate.probe import answers_of
 from edgekit.errors import IntegrityError
-from edgekit.interface.card import InputSpec
-
-FMT = number_format("x86-u8s8")
-NORMALISED = InputSpec(16, 16, mean=(0.48, 0.46, 0.41), std=(0.23, 0.22, 0.24))
-RAW = InputSpec(16, 16, divisor=1.0)
-OPTIONS = CalibrateOptions(method="attribution-quick", bins=256)
-
-
-def photographs(count: int, spec: InputSpec = NORMALISED, seed: int = 0) -> ArrayImages:
-    """Eight-bit pixels, prepared as the card says."""
-    grey = np.clip(np.rint(random_images(count, seed=seed).pixels * 50 + 128), 0, 255)
-    mean, std = (np.asarray(values).reshape(3, 1, 1) for values in (spec.mean, spec.std))
-    return ArrayImages(((grey / spec.divisor - mean) / std).astype(np.float32))
-
-
-def context(name: str, images: ArrayImages, spec: InputSpec | None = NORMALISED, **more: object) -> CalibrationContext:
-    graph = parse_graph(GRAPHS[name]().SerializeToString(), where="test")
-    made = CalibrationContext(graph, place(graph, FMT), FMT, images, OPTIONS, input=spec)
-    return replace(made, **more)  # type: ignore[arg-type]
 
 
 def positions(images: ArrayImages, held: npt.NDArray[np.float32]) -> list[int]:
@@ -52,7 +33,7 @@ def positions(images: ArrayImages, held: npt.NDArray[np.float32]) -> list[int]:
 @settings(deadline=None, max_examples=20)
 def test_what_teaches_does_not_judge_and_one_pass_serves_all(count: int, training: int, judging: int) -> None:
     images = random_images(count)
-    bench = Workbench(context("flattened", images), training, judging)
+    bench = Workbench(context_of("flattened", images), training, judging)
     taught, judged = bench.training, bench.judging
     at = positions(images, taught.pixels), positions(images, judged.pixels)
     assert (tuple(at[0]), tuple(at[1])) == (bench.split.training, bench.split.judging)
@@ -64,7 +45,7 @@ def test_what_teaches_does_not_judge_and_one_pass_serves_all(count: int, trainin
 
 def test_images_are_kept_while_extremes_are_taken() -> None:
     images = photographs(24)
-    bench = Workbench(context("residual", images), 8, 8)
+    bench = Workbench(context_of("residual", images), 8, 8)
     assert set(bench.context.extremes) == set(bench.context.placement.observed)
     assert (len(bench.training.pixels), len(bench.judging.pixels)) == (8, 8)
     solution = bench.view().streamed(MinMaxCalibrator())
@@ -78,7 +59,7 @@ def test_images_are_kept_while_extremes_are_taken() -> None:
 
 
 def test_a_view_of_nothing_adjusted_is_the_graph_itself() -> None:
-    bench = Workbench(context("residual", photographs(4)), 8, 8)
+    bench = Workbench(context_of("residual", photographs(4)), 8, 8)
     view = bench.view()
     assert view.context is bench.context
     assert view.adjustments is NO_ADJUSTMENTS
@@ -96,7 +77,7 @@ def test_most_graphs_can_have_their_images_rounded_on_their_own_grid() -> None:
 @pytest.mark.parametrize("name", GRIDDED)
 def test_on_its_own_grid_the_graph_computes_the_same_and_no_pixel_is_rounded(name: str, fmt: NumberFormat) -> None:
     images = photographs(5)
-    made = context(name, images)
+    made = context_of(name, images)
     made = replace(made, number_format=fmt, placement=place(made.graph, fmt))
     bench = Workbench(made, 8, 8)
     assert bench.grid is not None
@@ -115,7 +96,7 @@ def test_on_its_own_grid_the_graph_computes_the_same_and_no_pixel_is_rounded(nam
 
 @pytest.mark.parametrize("way", ["streamed", "weighted"])
 def test_what_is_known_of_a_tensor_is_not_searched(way: str) -> None:
-    bench = Workbench(context("residual", photographs(6)), 8, 8)
+    bench = Workbench(context_of("residual", photographs(6)), 8, 8)
     assert bench.grid is not None
     view = bench.view(Adjustments(input_grid=bench.grid))
     solution = view.streamed(MseCalibrator(256)) if way == "streamed" else view.weighted()
@@ -128,7 +109,7 @@ def test_raw_pixels_have_a_known_range_without_a_change_of_the_graph() -> None:
     images = photographs(6, RAW)
     # Dark ones: by what is seen the range would be narrower.
     images.pixels *= np.float32(0.5)
-    bench = Workbench(context("residual", images, RAW), 8, 8)
+    bench = Workbench(context_of("residual", images, input=RAW), 8, 8)
     assert bench.grid is None
     view = bench.view()
     assert (view.fixed[IMAGE].low, view.fixed[IMAGE].high) == (0, 255)
@@ -139,11 +120,15 @@ def test_raw_pixels_have_a_known_range_without_a_change_of_the_graph() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"input": None}, {"options": replace(OPTIONS, adjust=False)}, {"number_format": number_format("x86-u4s4")}],
+    [
+        {"input": None},
+        {"options": CalibrateOptions(method="attribution", adjust=False)},
+        {"number_format": number_format("x86-u4s4")},
+    ],
     ids=["nothing known of the input", "not allowed", "fewer levels than a pixel"],
 )
 def test_there_is_no_grid(changes: dict[str, object]) -> None:
-    made = context("residual", photographs(4), **changes)
+    made = context_of("residual", photographs(4), **changes)
     bench = Workbench(replace(made, placement=place(made.graph, made.number_format)), 8, 8)
     assert bench.grid is None
     assert not bench.view().fixed
@@ -151,7 +136,7 @@ def test_there_is_no_grid(changes: dict[str, object]) -> None:
 
 @pytest.mark.parametrize("name", GRAPHS)
 def test_weighted_ranges_lie_within_the_extremes(name: str) -> None:
-    bench = Workbench(context(name, random_images(6), None), 8, 8)
+    bench = Workbench(context_of(name, random_images(6), input=None), 8, 8)
     view = bench.view()
     found = view.weighted()
     assert set(found.ranges) == set(view.context.placement.observed)
@@ -161,6 +146,6 @@ def test_weighted_ranges_lie_within_the_extremes(name: str) -> None:
 
 
 def test_a_change_that_does_not_fit_is_refused() -> None:
-    bench = Workbench(context("residual", photographs(4)), 8, 8)
+    bench = Workbench(context_of("residual", photographs(4)), 8, 8)
     with pytest.raises(IntegrityError, match="does not fit"):
         bench.view(Adjustments(factors=(ChannelFactors("no such weight", 0, (1.0,)),)))

@@ -1,0 +1,51 @@
+"""What tests of the attribution-aware methods share: images as cameras give them, and a judgement of one's own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from explained_graphs import GRAPHS, ArrayImages, random_images
+
+from edgekit.calibrate.attribution.image_split import split_images
+from edgekit.calibrate.attribution.judge import table_of
+from edgekit.calibrate.calibrator import CalibrationContext
+from edgekit.calibrate.drift import Drift, drift_of
+from edgekit.calibrate.formats import number_format
+from edgekit.calibrate.graph import parse_graph
+from edgekit.calibrate.options import CalibrateOptions
+from edgekit.calibrate.placement import place
+from edgekit.calibrate.probe import answers_of, float_answers
+from edgekit.calibrate.qdq import write_qdq
+from edgekit.calibrate.solution import Solution
+from edgekit.interface.card import InputSpec
+
+NORMALISED = InputSpec(16, 16, mean=(0.48, 0.46, 0.41), std=(0.23, 0.22, 0.24))
+RAW = InputSpec(16, 16, divisor=1.0)
+
+
+def photographs(count: int, spec: InputSpec = NORMALISED, seed: int = 0) -> ArrayImages:
+    """Eight-bit pixels, prepared as the card says."""
+    grey = np.clip(np.rint(random_images(count, seed=seed).pixels * 50 + 128), 0, 255)
+    mean, std = (np.asarray(values).reshape(3, 1, 1) for values in (spec.mean, spec.std))
+    return ArrayImages(((grey / spec.divisor - mean) / std).astype(np.float32))
+
+
+def context_of(name: str, images: ArrayImages, *, fmt: str = "x86-u8s8", **more: Any) -> CalibrationContext:
+    """A hand-made graph with these images, known to be photographs unless `input` says otherwise."""
+    graph, form = parse_graph(GRAPHS[name]().SerializeToString(), where="test"), number_format(fmt)
+    options = CalibrateOptions(method="attribution", bins=256)
+    made = CalibrationContext(graph, place(graph, form), form, images, options, input=NORMALISED)
+    return replace(made, **more)
+
+
+def judged_again(context: CalibrationContext, solution: Solution, facts: Any) -> Drift:
+    """A solution's drift on the images that its facts say it was judged by, without the judge."""
+    pixels = context.images.pixels  # type: ignore[attr-defined]
+    split = split_images(len(pixels), facts["training_images"], facts["judging_images"])
+    assert facts["judged_on_images_apart"] == split.apart == (not set(split.training) & set(split.judging))
+    judging = pixels[list(split.judging)]
+    reference = float_answers(context.graph, judging)
+    model = write_qdq(context.graph, table_of(context, solution))
+    return drift_of(reference, answers_of(model, judging, reference.classes))
