@@ -60,12 +60,12 @@ def test_what_it_tells_is_so_and_no_worse_than_min_max(name: str, fmt: str) -> N
 
 
 def test_it_is_better_than_min_max_where_min_max_is_poor() -> None:
-    """An outlier that min-max has to reach: what it costs is seen on the images that judge."""
+    """Few levels, and outliers that min-max has to reach."""
     shares = []
     for name in ("residual", "gated", "shuffled", "gradient-head"):
         images = photographs(24)
-        images.pixels[0, 0, 0, 0] = 60
-        facts: Any = solved(context_of(name, images, input=None)).facts
+        images.pixels[5:8, 0, 0, 0] = 60
+        facts: Any = solved(context_of(name, images, fmt="x86-u4s4", input=None)).facts
         shares.append(facts["relative_drift"])
     assert np.exp(np.log(shares).mean()) < 0.5
 
