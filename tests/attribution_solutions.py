@@ -19,6 +19,8 @@ from edgekit.calibrate.placement import place
 from edgekit.calibrate.probe import answers_of, float_answers
 from edgekit.calibrate.qdq import write_qdq
 from edgekit.calibrate.solution import Solution
+from edgekit.calibrate.stage import QuantisedGraph, quantise_graph
+from edgekit.core.progress import NULL_OBSERVER, Observer
 from edgekit.interface.card import InputSpec
 
 NORMALISED = InputSpec(16, 16, mean=(0.48, 0.46, 0.41), std=(0.23, 0.22, 0.24))
@@ -38,6 +40,21 @@ def context_of(name: str, images: ArrayImages, *, fmt: str = "x86-u8s8", **more:
     options = CalibrateOptions(method="attribution", bins=256)
     made = CalibrationContext(graph, place(graph, form), form, images, options, input=NORMALISED)
     return replace(made, **more)
+
+
+def quantised(
+    context: CalibrationContext, method: str, observer: Observer = NULL_OBSERVER, **options: Any
+) -> QuantisedGraph:
+    """A context's graph as the stage would quantise it; the workplace is the context's."""
+    return quantise_graph(
+        context.graph,
+        context.images,
+        context.number_format,
+        CalibrateOptions(method=method, bins=256, **options),
+        observer,
+        input_spec=context.input,
+        workplace=context.workplace,
+    )
 
 
 def judged_again(context: CalibrationContext, solution: Solution, facts: Any) -> Drift:
