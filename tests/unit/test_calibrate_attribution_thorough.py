@@ -9,16 +9,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from attribution_solutions import context_of, judged_again, photographs, quantised
+from attribution_solutions import context_of, judged_again, photographs, plain_minmax, quantised, watched
 from explained_graphs import GRAPHS
 
 from edgekit.calibrate.adjusted import apply_adjustments
 from edgekit.calibrate.attribution import thorough
+from edgekit.calibrate.attribution.image_split import HeldImages
 from edgekit.calibrate.attribution.workbench import Workbench
 from edgekit.calibrate.calibrator import CALIBRATORS, CalibrationContext
 from edgekit.calibrate.drift import Drift, relative_drift
 from edgekit.calibrate.graph import parse_graph
-from edgekit.calibrate.minmax import MinMaxCalibrator
 from edgekit.calibrate.probe import answers_of
 from edgekit.calibrate.qdq import serialise, write_qdq
 from edgekit.calibrate.scale_table import ScaleTable
@@ -34,12 +34,12 @@ PAIRS = [(name, FEW_BITS) for name in GRAPHS] + [("flattened", "x86-u8s8"), ("sh
 
 def result_of(name: str, fmt: str = FEW_BITS) -> QuantisedGraph:
     """Shared: nothing in it may be changed."""
-    return _result_of(name, fmt)
+    return _result_of(name, fmt)[0]
 
 
 @cache
-def _result_of(name: str, fmt: str) -> QuantisedGraph:
-    return quantised(context_of(name, photographs(COUNT), fmt=fmt), "attribution")
+def _result_of(name: str, fmt: str) -> tuple[QuantisedGraph, HeldImages]:
+    return watched(lambda: quantised(context_of(name, photographs(COUNT), fmt=fmt), "attribution"))
 
 
 def solved(context: CalibrationContext, **options: Any) -> Solution:
@@ -47,7 +47,7 @@ def solved(context: CalibrationContext, **options: Any) -> Solution:
     return CALIBRATORS.load("attribution")(wanted).solve(replace(context, options=wanted))
 
 
-def check_facts(context: CalibrationContext, solution: Solution) -> None:
+def check_facts(context: CalibrationContext, solution: Solution, judged: HeldImages) -> None:
     """The steps are in order, and every number that can be found again is found again."""
     facts: Any = solution.facts
     kept = [step for step in facts["steps"] if step["kept"]]
@@ -63,15 +63,16 @@ def check_facts(context: CalibrationContext, solution: Solution) -> None:
         if not step["kept"]:
             # What was not kept is not better than what was in the end.
             assert step["relative_drift"] >= facts["relative_drift"]
-    again = judged_again(context, solution, facts)
+    again = judged_again(context, solution, facts, judged)
     assert again.to_dict() == pytest.approx(kept[-1]["drift"], rel=1e-6, abs=1e-12)
-    minmax = judged_again(context, MinMaxCalibrator().solve(context), facts)
+    minmax = judged_again(context, plain_minmax(context), facts, judged)
     assert minmax.to_dict() == pytest.approx(kept[0]["drift"], rel=1e-6, abs=1e-12)
 
 
 @pytest.mark.parametrize(("name", "fmt"), PAIRS)
 def test_kept_steps_descend_to_what_is_answered(name: str, fmt: str) -> None:
-    check_facts(context_of(name, photographs(COUNT), fmt=fmt), result_of(name, fmt).solution)
+    result, judged = _result_of(name, fmt)
+    check_facts(context_of(name, photographs(COUNT), fmt=fmt), result.solution, judged)
 
 
 def test_few_bits_gain_by_much() -> None:
@@ -119,10 +120,11 @@ def test_equal_inputs_give_equal_bytes(name: str) -> None:
 
 def test_with_every_step_off_ranges_are_all_that_is_chosen() -> None:
     context = context_of("gated", photographs(COUNT), fmt=FEW_BITS)
-    solution = solved(context, rounding="nearest", bias_correction=False, sweeps=0, adjust=False)
+    forbidden = {"rounding": "nearest", "bias_correction": False, "sweeps": 0, "adjust": False}
+    solution, judged = watched(lambda: solved(context, **forbidden))
     assert not solution.adjustments
     assert not solution.weight_scales
-    check_facts(context, solution)
+    check_facts(context, solution, judged)
 
 
 class JudgingByHeart(Workbench):
@@ -149,14 +151,14 @@ class KeepingWhatCame:
 def test_known_faults_are_found_out(attribute: str, fault: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     context = context_of("shuffled", photographs(COUNT), fmt=FEW_BITS)
     monkeypatch.setattr(thorough, attribute, fault)
-    solution = solved(context)
+    solution, judged = watched(lambda: solved(context))
     with pytest.raises(AssertionError):
-        check_facts(context, solution)
+        check_facts(context, solution, judged)
 
 
 @pytest.mark.parametrize("count", [1, 2, 15])
 def test_few_images_teach_and_judge_and_the_facts_say_so(count: int) -> None:
     context = context_of("flattened", photographs(count))
-    solution = solved(context)
-    check_facts(context, solution)
+    solution, judged = watched(lambda: solved(context))
+    check_facts(context, solution, judged)
     assert solution.facts["judged_on_images_apart"] is False
