@@ -14,8 +14,8 @@ from edgekit.metrics.agreement import score_agreement, worst_of
 __all__ = ["Drift", "divergence_of", "drift_of", "relative_drift", "sample_drift"]
 
 _MAP_METRICS = ("cosine", "spearman", "iou-top20")
-# Below these a number is float32's, or the luck of few images: one cell of one map among hundreds. Without them, none in
-# place of one would outweigh all else.
+# Below these a number is float32's, or the luck of few images: one cell of one map among hundreds. Without them, none
+# in place of one would outweigh all else.
 _FLOORS = (1e-7, 1e-5, 1e-3, 1e-7)
 
 

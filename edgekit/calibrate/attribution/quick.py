@@ -22,7 +22,7 @@ from edgekit.calibrate.options import CalibrateOptions
 from edgekit.calibrate.solution import Solution
 from edgekit.core.canonical import JsonValue
 
-__all__ = ["QuickCalibrator", "quick_from_options"]
+__all__ = ["QuickCalibrator", "quick_from_options", "with_mean_shifts"]
 
 _TRAINING, _JUDGING = 32, 64
 # With ranges as the few training images have them, networks of residual blocks lost up to a third more.
@@ -84,13 +84,22 @@ class QuickCalibrator:
 
     def _weighted(self, bench: Workbench, view: AdjustedView) -> Solution:
         solution = view.weighted(_WIDENING)
-        if not self.bias_correction:
-            return solution
-        adjusted = view.context
-        shifts = mean_shifts(adjusted.graph, adjusted.placement, table_of(bench.context, solution), view.means)
-        # A bias that the change of the graph brought in is not in the graph that shifts are applied to.
-        kept = {name: values for name, values in shifts.items() if bench.context.graph.is_constant(name)}
-        return replace(solution, adjustments=replace(solution.adjustments, bias_shifts=kept))
+        return with_mean_shifts(bench.context, view, solution) if self.bias_correction else solution
+
+
+def with_mean_shifts(context: CalibrationContext, view: AdjustedView, solution: Solution) -> Solution:
+    """A solution whose biases take up what rounding the weights does to the means.
+
+    Args:
+        context: Its graph is the one before adjustments.
+        view: The form of the graph that the solution is for.
+        solution: Without shifted biases.
+    """
+    adjusted = view.context
+    shifts = mean_shifts(adjusted.graph, adjusted.placement, table_of(context, solution, adjusted.graph), view.means)
+    # A bias that the change of the graph brought in is not in the graph that shifts are applied to.
+    kept = {name: values for name, values in shifts.items() if context.graph.is_constant(name)}
+    return replace(solution, adjustments=replace(solution.adjustments, bias_shifts=kept))
 
 
 def quick_from_options(options: CalibrateOptions) -> Calibrator:

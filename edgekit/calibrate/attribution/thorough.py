@@ -6,7 +6,8 @@
     descent      of the best: ranges tried on the map itself
 
 Every step is judged on images that no gradient and no weight was learnt from, through the quantised graph as it would
-ship. Where there are too few images for that, integers are not learnt and ranges not tried. What does not show there is not done: a plain min-max solution can win, and the facts say so.
+ship. Where there are too few images for that, integers are not learnt and ranges not tried. What does not show there is
+not done: a plain min-max solution can win, and the facts say so.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from edgekit.calibrate.attribution.equalise import choose_factors
 from edgekit.calibrate.attribution.equality import proven_groups
 from edgekit.calibrate.attribution.judge import Judge, table_of
 from edgekit.calibrate.attribution.learned_rounding import learn_weights
+from edgekit.calibrate.attribution.quick import with_mean_shifts
 from edgekit.calibrate.attribution.scale_groups import find_groups
 from edgekit.calibrate.attribution.workbench import AdjustedView, Workbench
 from edgekit.calibrate.calibrator import CalibrationContext, Calibrator
@@ -161,6 +163,9 @@ class _Solving:
         offered = [self._offer(f"{prefix}{name}", make(), fixed) for name, make in offers.items()]
         if not view.adjustments:
             offered.append(self.first)
+        if options.bias_correction:
+            quick = with_mean_shifts(self.context, view, view.weighted(_WIDENING))
+            self._offer(f"{prefix}least expected drift, widened, means of rounded weights", quick, fixed)
         self._settle(min(offered, key=lambda item: relative_drift(item.drift, self.baseline)))
 
     def _equalise(self) -> None:
