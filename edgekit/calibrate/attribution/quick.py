@@ -24,7 +24,7 @@ from edgekit.core.canonical import JsonValue
 
 __all__ = ["QuickCalibrator", "quick_from_options", "with_mean_shifts"]
 
-_TRAINING, _JUDGING = 32, 64
+_TRAINING, _JUDGING = 16, 32
 # With ranges as the few training images have them, networks of residual blocks lost up to a third more.
 _WIDENING = 0.25
 

@@ -10,7 +10,7 @@ of an even spread: each value counts by the tensor's mean squared gradient.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +24,10 @@ from edgekit.calibrate.tensor_stats import TensorStats
 __all__ = ["WeightedHistogram", "least_drift_range", "weighted_histograms"]
 
 _BINS = 1024
-_STEPS = 64
+# A range is searched in sixteenths, and around the best of them in quarters of those.
+_COARSE, _FINE = 16, 4
+# Values of a tensor that a batch contributes at most, evenly spaced. More say no more about where its values lie.
+_VALUES = 1 << 15
 # The share of an even spread in the weights.
 _EVEN = 0.5
 
@@ -61,9 +64,12 @@ def weighted_histograms(
             item = batch.pop(name)
             values = item.values.reshape(-1)
             gradients = item.gradient.reshape(-1, len(values))
+            # An odd stride, so that it does not keep step with the rows of an image.
+            stride = (len(values) // _VALUES) | 1
+            values, gradients = values[::stride], gradients[:, ::stride]
             kept = np.flatnonzero(values)
             bins = _bins_of(values[kept], limits[name])
-            squared = np.einsum("pn,pn->n", gradients, gradients)[kept]
+            squared = np.square(gradients).sum(axis=0)[kept]
             squares[name] += np.bincount(bins, squared, _BINS)
             counts[name] += np.bincount(bins, minlength=_BINS)
     return {name: _mixed(limits[name], squares[name], counts[name]) for name in limits}
@@ -87,20 +93,33 @@ def _mixed(limits: Range, squares: npt.NDArray[np.float64], counts: npt.NDArray[
 def least_drift_range(histogram: WeightedHistogram, fmt: NumberFormat) -> Range:
     """The range of least expected drift within the extremes.
 
-    Both ends shrink together first, and then, in an asymmetric format, each by itself.
+    Both ends shrink together first, and then, in an asymmetric format, each by itself. The cost has one broad valley
+    with ripples, so it is looked at in coarse steps and then, around the best of them, in fine ones.
     """
     limits = histogram.limits
-    fractions = np.arange(_STEPS, 0, -1) / _STEPS
 
-    def best(candidates: list[Range]) -> Range:
-        errors = [squared_error(histogram.edges, histogram.weights, item, fmt) for item in candidates]
-        return candidates[int(np.argmin(errors))]
+    def searched(made: Callable[[float], Range], start: Range | None = None) -> Range:
+        def cost(limits: Range) -> float:
+            return squared_error(histogram.edges, histogram.weights, limits, fmt)
+
+        coarse = [step / _COARSE for step in range(_COARSE, 0, -1)]
+        best = coarse[int(np.argmin([cost(made(fraction)) for fraction in coarse]))]
+        fine = [best + step / (_COARSE * _FINE) for step in range(_FINE - 1, -_FINE, -1)]
+        tried = [made(fraction) for fraction in fine if 0 < fraction <= 1]
+        tried = tried if start is None else [start, *tried]
+        return tried[int(np.argmin([cost(item) for item in tried]))]
 
     if fmt.symmetric:
-        ends = limits.amax * fractions
-        return best([Range(max(limits.low, -end), min(limits.high, end)) for end in ends])
-    found = best([Range(limits.low * fraction, limits.high * fraction) for fraction in fractions])
+
+        def both(fraction: float) -> Range:
+            end = limits.amax * fraction
+            return Range(max(limits.low, -end), min(limits.high, end))
+
+        return searched(both)
+    found = searched(lambda fraction: Range(limits.low * fraction, limits.high * fraction))
     if limits.low < 0 < limits.high:
-        found = best([found, *(Range(limits.low * fraction, found.high) for fraction in fractions)])
-        found = best([found, *(Range(found.low, limits.high * fraction) for fraction in fractions)])
+        high = found.high
+        found = searched(lambda fraction: Range(limits.low * fraction, high), found)
+        low = found.low
+        found = searched(lambda fraction: Range(low, limits.high * fraction), found)
     return found
