@@ -73,14 +73,15 @@ class RuntimeLibrary:
 
     def cudaDeviceGetAttribute(self, attr: Any, device: int) -> int:
         found = self.cudaGetDeviceProperties(device)
-        return {
+        answers: dict[str, int] = {
             "cudaDevAttrMultiProcessorCount": found.multiProcessorCount,
             "cudaDevAttrIntegrated": found.integrated,
             "cudaDevAttrCanMapHostMemory": 1,
             "cudaDevAttrUnifiedAddressing": 1,
             "cudaDevAttrComputeCapabilityMajor": found.major,
             "cudaDevAttrComputeCapabilityMinor": found.minor,
-        }[attr.name]
+        }
+        return answers[attr.name]
 
     def cudaDeviceSynchronize(self) -> None:
         self._machine.synchronise_all()
