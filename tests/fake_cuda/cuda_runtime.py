@@ -24,7 +24,7 @@ DISABLE_TIMING = 2
 
 def address_of(pointer: Any) -> int:
     """The address that a pointer argument stands for: a number, or an object with memory of its own."""
-    if hasattr(type(pointer), "__index__"):
+    if not isinstance(pointer, np.ndarray) and hasattr(type(pointer), "__index__"):
         return int(pointer)
     array = np.frombuffer(memoryview(pointer).cast("B"), np.uint8)
     return int(array.ctypes.data)

@@ -183,6 +183,8 @@ def _shape_problems(network: Network, config: BuilderConfig) -> Iterator[str]:
     if dynamic and not config.profiles:
         yield "Network has dynamic or shape inputs, but no optimization profile has been defined."
     for index, profile in enumerate(config.profiles):
+        for name in sorted(set(profile.shapes) - {tensor.name for tensor in network.inputs}):
+            yield f"optimization profile {index} is about {name}, which is no input"
         for tensor in network.inputs:
             shapes = profile.shapes.get(tensor.name)
             if shapes is None and tensor in dynamic:
@@ -192,8 +194,6 @@ def _shape_problems(network: Network, config: BuilderConfig) -> Iterator[str]:
                 fits = fits and all(fixed in (-1, size) for fixed, size in zip(tensor.shape, shape, strict=True))
                 if not fits:
                     yield f"profile {index} gives {tensor.name} {shape}, the network has {tuple(tensor.shape)}"
-        for name in set(profile.shapes) - {tensor.name for tensor in network.inputs}:
-            yield f"optimization profile {index} is about {name}, which is no input"
 
 
 def _device_problems(builder: Builder, network: Network, config: BuilderConfig, flags: list[str]) -> Iterator[str]:
