@@ -38,6 +38,12 @@ class RuntimeLibrary:
 
     def __init__(self, machine: FakeMachine, version: int) -> None:
         self._machine, self._version = machine, version
+        self._last: CudaFault | None = None
+
+    def remember(self, name: str, fault: CudaFault) -> None:
+        """Keep a fault for `cudaGetLastError`. That something is not ready yet is no error."""
+        if fault.name != "cudaErrorNotReady" and name != "cudaGetLastError":
+            self._last = fault
 
     # Device
 
@@ -96,10 +102,13 @@ class RuntimeLibrary:
         return words.get(error.name, str(error.name).removeprefix("cudaError")).encode()
 
     def cudaGetLastError(self) -> None:
-        return None
+        last, self._last = self._last, None
+        if last is not None:
+            raise last
 
     def cudaPeekAtLastError(self) -> None:
-        return None
+        if self._last is not None:
+            raise self._last
 
     # Memory
 

@@ -6,6 +6,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from fake_cuda.errors import CudaFault
+
 from fake_tensorrt.api import Api, Behaviour
 from fake_tensorrt.calibration import calibrate
 from fake_tensorrt.config import DLA_LAYERS, BuilderConfig, OptimizationProfile
@@ -69,7 +71,11 @@ class Builder(Behaviour):
 
     def build_serialized_network(self, network: Network, config: BuilderConfig, kernel_text: Any = None) -> Any:
         """The plan, or None with errors in the log."""
-        self.api.machine.check_lost()
+        try:
+            self.api.touch()
+        except CudaFault as fault:
+            self._error(f"Error Code 1: Cuda Runtime ({fault})")
+            return None
         for problem in _problems(self, network, config):
             self._error(f"Error Code 4: API Usage Error ({problem})")
             return None

@@ -138,7 +138,8 @@ class Opened:
         shape = tuple(self.context.get_tensor_shape(name))
         size = int(np.prod(shape)) * self.dtype(name).itemsize
         data: npt.NDArray[Any] = self.machine.memory.device_view(self.buffers[name], size).copy()
-        return data.view(self.dtype(name)).reshape(shape)
+        found: npt.NDArray[Any] = data.view(self.dtype(name)).reshape(shape)
+        return found
 
     def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
         """Answer one batch on a stream of its own."""

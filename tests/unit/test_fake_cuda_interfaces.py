@@ -106,6 +106,14 @@ def test_answers_begin_with_the_code(runtime: Any, machine: FakeMachine) -> None
     assert runtime.cudaDeviceGetAttribute(attribute, 0) == (success, 7)
 
 
+def test_the_last_error_is_kept_until_it_is_asked_for(runtime: Any) -> None:
+    assert runtime.cudaGetLastError() == (runtime.cudaError_t.cudaSuccess,)
+    runtime.cudaFree(12345)
+    for ask in (runtime.cudaPeekAtLastError, runtime.cudaGetLastError):
+        assert ask() == (runtime.cudaError_t.cudaErrorInvalidValue,)
+    assert runtime.cudaGetLastError() == (runtime.cudaError_t.cudaSuccess,)
+
+
 @pytest.mark.parametrize("fault", ["cudaErrorInsufficientDriver", "cudaErrorNoDevice"])
 def test_a_driver_that_does_not_start_is_a_code(runtime: Any, machine: FakeMachine, fault: str) -> None:
     machine.faults.driver = fault

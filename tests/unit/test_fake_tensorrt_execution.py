@@ -206,8 +206,10 @@ def test_wrong_memory_shows_at_synchronisation_and_takes_the_context(opened: Ope
     assert opened.context.execute_async_v3(stream.handle)
     with pytest.raises(CudaFault, match=f"cudaErrorIllegalAddress: tensor {name}"):
         machine.synchronise(stream)
-    with pytest.raises(CudaFault, match="cudaErrorIllegalAddress"):
-        opened.context.execute_async_v3(stream.handle)
+    assert not opened.context.execute_async_v3(stream.handle)
+    assert "Cuda Runtime (cudaErrorIllegalAddress" in opened.logger.text()
+    assert opened.engine.create_execution_context() is None
+    assert opened.runtime.deserialize_cuda_engine(opened.engine.serialize()) is None
 
 
 def test_mapped_host_memory_is_as_good_as_the_devices(opened: Opened) -> None:
@@ -360,6 +362,20 @@ def test_work_must_not_outlive_its_context(opened: Opened) -> None:
     assert opened.context.execute_async_v3(opened.machine.create_stream().handle)
     opened.context = None
     assert opened.machine.misuses == ["an execution context was destroyed while its work was queued"]
+
+
+def test_a_captured_graph_needs_its_context(opened: Opened) -> None:
+    opened.bind(FEEDS)
+    machine, stream = opened.machine, opened.machine.create_stream()
+    assert opened.context.execute_async_v3(stream.handle)
+    machine.synchronise(stream)
+    machine.begin_capture(stream)
+    assert opened.context.execute_async_v3(stream.handle)
+    graph = machine.end_capture(stream)
+    opened.context = None
+    machine.enqueue(stream, graph.work[0])
+    with pytest.raises(CudaFault, match="was freed"):
+        machine.synchronise(stream)
 
 
 def test_tensorrt_has_to_go_before_the_cuda_context(trt: Any, plan: bytes, machine: FakeMachine) -> None:
