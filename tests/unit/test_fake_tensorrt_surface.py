@@ -236,9 +236,12 @@ def test_dimensions_are_read_like_tuples_and_compared_with_care(trt: Any) -> Non
     dims = trt.Dims([1, 3, 4])
     assert tuple(dims) == (1, 3, 4)
     assert (len(dims), dims[1], dims[1:], dims.MAX_DIMS) == (3, 3, (3, 4), 8)
-    assert dims == trt.Dims((1, 3, 4))
-    with pytest.raises(TypeError, match="tuple"):
-        assert dims == (1, 3, 4)
+    assert dims == (1, 3, 4)
+    assert dims == [1, 3, 4]
+    assert dims != (1, 3)
+    for other in (trt.Dims((1, 3, 4)), None):
+        with pytest.raises(TypeError, match="__eq__"):
+            assert dims == other
     with pytest.raises(ValueError, match="8"):
         trt.Dims(range(9))
 
@@ -261,13 +264,34 @@ def test_interfaces_have_to_be_initialised_and_implemented(trt: Any) -> None:
     with pytest.raises(TypeError, match="must be called when overriding __init__"):
         Forgetful()
 
-    class Empty(trt.IProfiler):  # type: ignore[misc]
-        pass
-
-    with pytest.raises(RuntimeError, match="pure virtual"):
-        Empty().report_layer_time("layer", 1.0)
     with pytest.raises(TypeError, match="incompatible"):
         trt.Builder(object())
+
+
+def test_an_exception_ends_where_the_bindings_call(version: str, capsys: pytest.CaptureFixture[str]) -> None:
+    machine = FakeMachine()
+    trt = make_tensorrt(version, machine)
+    assert trt.IProfiler().report_layer_time("layer", 1.0) is None
+    pure = 'report_layer_time(): Tried to call pure virtual function "IProfiler::report_layer_time"'
+
+    class Raising(trt.ILogger):  # type: ignore[misc, name-defined]
+        def log(self, severity: Any, msg: str) -> None:
+            raise KeyError("boom")
+
+    assert not trt.OnnxParser(trt.Builder(Raising()).create_network(1), Raising()).parse(b"no graph")
+    told = [f"Exception caught in {pure}", "Exception caught in log(): KeyError: 'boom'"]
+    assert [line.removeprefix("[ERROR] ") for line in capsys.readouterr().err.splitlines()] == told
+    assert machine.misuses == [each.replace("Exception caught", "an exception ends") for each in told]
+
+
+def test_objects_of_the_bindings_take_no_attributes_and_derived_ones_do(trt: Any) -> None:
+    class Mine(trt.ILogger):  # type: ignore[misc]
+        pass
+
+    Mine().lines = []
+    for each in (trt.Logger(), trt.ILogger()):
+        with pytest.raises(AttributeError):
+            each.lines = []
 
 
 @pytest.mark.parametrize("version", VERSIONS[:-1])
