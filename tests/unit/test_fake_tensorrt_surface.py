@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
+import runpy
 from typing import Any
 
 import numpy as np
 import pytest
 from fake_cuda.machine import FakeMachine
 from fake_tensorrt import VERSIONS, make_tensorrt
-from fake_tensorrt.api import load_dump
+from fake_tensorrt.api import ASSETS, load_dump
 from fake_tensorrt.driving import build, open_plan, parse
 from fake_tensorrt.graphs import float_graph
 from fake_tensorrt.module import FUNCTIONS
@@ -130,14 +132,37 @@ def test_everything_that_is_offered_does_something(trt: Any, version: str, dump:
     assert {type(each).__name__ for each in objects} == set(classes) - set(INTERFACES) - {"Dims"}
     for each in objects:
         spec = classes[type(each).__name__]
-        for method in spec.get("methods", {}):
-            assert method == "__init__" or callable(getattr(each._fake, method)), f"{type(each).__name__}.{method}"
+        for method, texts in spec.get("methods", {}).items():
+            for text in [texts] if isinstance(texts, str) else texts:
+                if method != "__init__":
+                    # Every overload of the dump reaches what is behind it.
+                    count = len(parse_signature(text).parameters)
+                    inspect.signature(getattr(each._fake, method)).bind(*range(count))
         for attribute, access in spec.get("properties", {}).items():
             value = getattr(each, attribute)
             if "set" in access and (value is not None or access["set"].startswith("I")):
                 setattr(each, attribute, value)
                 assert getattr(each, attribute) is value or access["get"] == "Dims" or getattr(each, attribute) == value
     opened.close()
+
+
+def test_the_oldest_version_is_the_next_less_what_its_sources_lack() -> None:
+    script = runpy.run_path(str(ASSETS / "trim.py"))
+    older = script["without"](load_dump("8.6.1"), script["ABSENT_IN_8_5"])
+    assert {**older, "about": {}} == {**load_dump("8.5.2"), "about": {}}
+    assert load_dump("8.5.2")["about"] == {"derived_from": "8.6.1", "version": "8.5.2.2", "wheel": ""}
+    with pytest.raises(KeyError):
+        script["without"](older, ("ILayer.metadata",))
+
+
+def test_trimming_again_changes_nothing(dump: dict[str, Any]) -> None:
+    script = runpy.run_path(str(ASSETS / "trim.py"))
+    again = script["trimmed"](dump)
+    assert {**again, "about": {}} == {**dump, "about": {}}
+    assert {name for name in script["KEPT"] if name not in dump["classes"]} <= {
+        *("IInt8Calibrator", "IInt8EntropyCalibrator2", "IInt8MinMaxCalibrator"),
+        *("IProgressMonitor", "ISerializationConfig"),
+    }
 
 
 # By version: 8.5.2, 8.6.1, 10.3, 10.13, 10.16, 11.4.
