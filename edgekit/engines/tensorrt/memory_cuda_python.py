@@ -268,10 +268,7 @@ def _facts(runtime: Any, device: int) -> DeviceFacts:
     version = int(_call(runtime, "tell the driver's version", runtime.cudaDriverGetVersion))
     return DeviceFacts(
         name=name.split(b"\0")[0].decode("utf-8", "replace") if isinstance(name, bytes) else str(name),
-        capability=(
-            ask(attributes.cudaDevAttrComputeCapabilityMajor),
-            ask(attributes.cudaDevAttrComputeCapabilityMinor),
-        ),
+        capability=(ask(major), ask(minor)),
         multiprocessors=ask(attributes.cudaDevAttrMultiProcessorCount),
         integrated=bool(ask(attributes.cudaDevAttrIntegrated)),
         memory_bytes=int(properties.totalGlobalMem),
