@@ -14,12 +14,12 @@ from typing import Any
 
 from edgekit.errors import UnavailableError
 
-__all__ = ["OLDEST", "TensorRt", "find_tensorrt", "load_tensorrt", "tensorrt_problem"]
+__all__ = ["INSTALL_HINT", "OLDEST", "TensorRt", "find_tensorrt", "load_tensorrt", "tensorrt_problem"]
 
 OLDEST = (8, 5, 0)
 """The first version with the calls by tensor name that we use: JetPack 5.1."""
 
-_INSTALL = (
+INSTALL_HINT = (
     "on a Jetson TensorRT comes with JetPack (python3-libnvinfer; a virtual environment needs --system-site-packages, "
     "and pip's tensorrt does not fit JetPack 6); on a PC: python -m pip install tensorrt"
 )
@@ -106,9 +106,9 @@ def load_tensorrt() -> TensorRt:
     """
     problem = tensorrt_problem()
     if problem:
-        hint = _INSTALL
+        hint = INSTALL_HINT
         if "libnvinfer" in problem:
-            hint = "the Python package is here but its libraries are not on the loader's path; " + _INSTALL
+            hint = "the Python package is here but its libraries are not on the loader's path; " + INSTALL_HINT
         raise UnavailableError(
             "The engine 'tensorrt' cannot run here.",
             expected=f"TensorRT {OLDEST[0]}.{OLDEST[1]} or later, with builder and ONNX parser",

@@ -116,6 +116,14 @@ def configure(tensorrt: TensorRt, builder: Any, network: Any, choices: BuildChoi
     ):
         if asked:
             config.set_flag(getattr(module.BuilderFlag, name))
+    _write_numbers(tensorrt, config, choices)
+    if choices.free_batch:
+        _add_profile(builder, network, config, choices)
+    return config
+
+
+def _write_numbers(tensorrt: TensorRt, config: Any, choices: BuildChoices) -> None:
+    module, options = tensorrt.module, choices.options
     # Otherwise layers cannot be mapped back to the graph, and the share of INT8 cannot be told.
     config.profiling_verbosity = module.ProfilingVerbosity.DETAILED
     pools = module.MemoryPoolType
@@ -135,9 +143,6 @@ def configure(tensorrt: TensorRt, builder: Any, network: Any, choices: BuildChoi
     if options.dla_core is not None:
         config.default_device_type = module.DeviceType.DLA
         config.DLA_core = options.dla_core
-    if choices.free_batch:
-        _add_profile(builder, network, config, choices)
-    return config
 
 
 def _add_profile(builder: Any, network: Any, config: Any, choices: BuildChoices) -> None:

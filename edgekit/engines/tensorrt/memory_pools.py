@@ -1,5 +1,7 @@
-"""How much memory the builder may use. On a Jetson everything comes out of one pool: weights on the host, weights on
-the device, scratch memory, the desktop; TensorRT's own defaults count on having the device to itself.
+"""How much memory the builder may use.
+
+On a Jetson everything comes out of one pool: weights on the host, weights on the device, scratch memory, the desktop.
+TensorRT's own defaults count on having the device to itself.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Timing caches: what the builder measured of kernels, kept from build to build.
 
 One file for each (TensorRT, compute capability, device, power mode): a time taken in another mode picks wrong kernels.
-A cache steadies which kernels are chosen; it does not promise the same plan twice (TensorRT issue 4798). A damaged cache makes TensorRT log a warning and go on without it; so each file begins with the digest of the rest, and
-a damaged one is told of and replaced.
+A cache steadies which kernels are chosen; it does not promise the same plan twice (TensorRT issue 4798). A damaged one
+makes TensorRT log a warning and go on without it; so each file begins with the digest of the rest, and a damaged file
+is told of and replaced.
 """
 
 from __future__ import annotations
