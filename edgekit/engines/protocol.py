@@ -17,6 +17,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from edgekit.core.progress import NULL_OBSERVER, Observer
+
 __all__ = ["Availability", "Engine", "EngineInfo", "EngineOptions", "EngineOutput", "Runner"]
 
 
@@ -118,8 +120,8 @@ class Engine(Protocol):
     def availability(self) -> Availability:
         """Whether it can run here. Cheap, without side effects, never raises."""
 
-    def build(self, graph: Path, artifact: Path) -> EngineInfo:
-        """Turn an explained ONNX graph into the file that ships.
+    def build(self, graph: Path, artifact: Path, observer: Observer = NULL_OBSERVER) -> EngineInfo:
+        """Turn an explained ONNX graph into the file that ships; `observer` is told of work that takes long.
 
         Raises:
             BadInputError: The graph cannot be built for this runtime.

@@ -10,7 +10,7 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
-from edgekit.engines.asking import asked_classes, check_images, engine_output
+from edgekit.engines.asking import asked_classes, check_classes, check_images, engine_output
 from edgekit.engines.protocol import EngineInfo, EngineOutput
 from edgekit.engines.tensorrt.binding import TensorRt, load_tensorrt
 from edgekit.engines.tensorrt.machine import machine_facts
@@ -135,6 +135,8 @@ class TensorRtRunner:
         if not len(images):
             raise BadInputError("There is nothing to run.", expected="at least one image", found="an empty batch")
         asked = asked_classes(class_index, len(images), signature.columns)
+        # Before it runs: a GPU reads beside the table of weights where a processor would complain.
+        check_classes(asked, signature.classes)
         _, largest = self._session.profile_for(len(images))
         places = batch_places(len(images), max(1, min(len(images), largest.largest)))
         parts = [self._part(images[place], asked[place]) for place in places]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.engines.asking import expected_outputs
+from edgekit.engines.asking import LOGITS, expected_outputs
 from edgekit.engines.tensorrt.binding import TensorRt
 
 __all__ = [
@@ -43,6 +43,7 @@ class EngineSignature:
     Attributes:
         image: Shape of an image without the batch, [3, H, W].
         columns: Classes that an image gets maps of; None where `class_index` is [N].
+        classes: How many the logits have.
         outputs: Names of the outputs, logits first.
         dtypes: Tensor name to numpy type.
         profiles: The batch sizes of every optimisation profile.
@@ -50,6 +51,7 @@ class EngineSignature:
 
     image: tuple[int, ...]
     columns: int | None
+    classes: int
     outputs: tuple[str, ...]
     dtypes: Mapping[str, np.dtype[Any]]
     profiles: tuple[BatchRange, ...]
@@ -92,6 +94,7 @@ def engine_signature(tensorrt: TensorRt, engine: Any) -> EngineSignature | str:
     return EngineSignature(
         image=tuple(int(side) for side in inputs[IMAGE][1][1:]),
         columns=int(classes[1]) if len(classes) == 2 else None,
+        classes=int(outputs[LOGITS][1][-1]),
         outputs=tuple(expected_outputs(len(outputs))),
         dtypes={name: np.dtype(np.int32 if name == CLASS_INDEX else np.float32) for name in names},
         profiles=tuple(profiles),
