@@ -11,12 +11,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from fake_tensorrt import VERSIONS
-from fake_tensorrt.install import installed
+from tensorrt_stand_ins import PAIRS, stand_in
 
 from edgekit.engines.protocol import Engine, EngineOptions, Runner
 from edgekit.engines.registry import ENGINES
-from edgekit.engines.tensorrt.probe import look
 from edgekit.errors import BadInputError, EdgekitError, IntegrityError
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
@@ -26,34 +24,23 @@ GRAPH = ASSETS / "tiny_explained.onnx"
 TOLERANCE = 1e-5
 
 
-# Engines whose runtime is not here, over a stand-in for it: a TensorRT version and a CUDA package. What passes through
-# these has run our code, and no TensorRT.
-STAND_INS = [
-    ("tensorrt", version, interface)
-    for version, interface in zip(VERSIONS, ("pycuda", "pycuda", "pycuda") * 2, strict=True)
-]
+# An engine whose runtime is not here, over stand-ins for it. What passes through these has run our code, and no TensorRT.
+STAND_INS = [("tensorrt", version, interface) for version, interface in PAIRS]
 
 
-@pytest.fixture(
-    params=[*((name, "", "") for name in ENGINES), *STAND_INS], ids=lambda each: "-".join(filter(None, each))
-)
+@pytest.fixture(params=[*((name, "", "") for name in ENGINES), *STAND_INS], ids=lambda each: "-".join(filter(None, each)))
 def engine(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     name, version, interface = request.param
     engine = ENGINES.load(name)
     with ExitStack() as stack:
         if version:
-            # A child process would not find the stand-in, so the same code looks in this one.
-            monkeypatch.setattr("edgekit.engines.tensorrt.engine._probe", look)
             monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-            machine = stack.enter_context(installed(version, (interface,))).machine
+            stack.enter_context(stand_in(version, interface, monkeypatch))
         availability = engine.availability()
         if not availability.available:
             assert not version, availability.reason
             pytest.skip(availability.reason)
         yield engine
-        if version:
-            assert not machine.leaks()
-            assert not machine.misuses
 
 
 @pytest.fixture
