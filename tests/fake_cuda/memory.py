@@ -19,10 +19,18 @@ __all__ = ["AddressSpace", "Allocation"]
 
 FIRST_ADDRESS = 1 << 52
 ALIGNMENT = 256
+PAGE = 4096
 # Between two allocations lies this much of nothing: an access that runs over an end hits no neighbour.
 GUARD = 1 << 16
 
 Bytes = npt.NDArray[np.uint8]
+
+
+def _aligned(size: int) -> Bytes:
+    # The driver hands out host memory by pages, and callers may rely on that.
+    raw = np.full(size + PAGE, 0xFF, np.uint8)
+    start = -int(raw.ctypes.data) % PAGE
+    return raw[start : start + size]
 
 
 @dataclass
@@ -88,7 +96,7 @@ class AddressSpace:
             raise CudaFault("cudaErrorInvalidValue", f"an allocation of {size} bytes")
         if kind != "pinned" and size > self.free:
             raise CudaFault("cudaErrorMemoryAllocation", f"out of memory: {size} bytes wanted, {self.free} free")
-        storage = np.full(size, 0xFF, np.uint8)
+        storage = _aligned(size)
         if kind == "device":
             address = self._next
             self._next += (size + GUARD + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT

@@ -111,7 +111,7 @@ class Builder(Behaviour):
                 self.api.log(
                     self.logger,
                     "WARNING",
-                    f"Tactic Device request: 4229MB Available: {self.api.machine.memory.free >> 20}MB. Device memory is "
+                    f"Tactic Device request: 4229MB Available: {self.api.machine.memory.free >> 20}MB. Memory is "
                     f"insufficient to use tactic. Skipping tactic {index} of {layer.name}.",
                 )
             if cache is not None and not config.asks_for("DISABLE_TIMING_CACHE"):

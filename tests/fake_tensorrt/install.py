@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
 
+from fake_cuda.cuda_python import make_cuda_python
 from fake_cuda.machine import FakeMachine
 from fake_cuda.pycuda_module import make_pycuda
 
@@ -73,8 +74,6 @@ def installed(
         if interface == "pycuda":
             modules["pycuda"], modules["pycuda.driver"] = make_pycuda(machine)
         else:
-            from fake_cuda.cuda_runtime import make_cuda_python
-
             modules |= make_cuda_python(machine, interface.rpartition("-")[2])
     for name in broken or {}:
         modules = {key: module for key, module in modules.items() if key.partition(".")[0] != name}
