@@ -89,4 +89,3 @@ def stand_in(
         yield there.machine
         assert not there.machine.leaks()
         assert not there.machine.misuses
-

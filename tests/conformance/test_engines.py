@@ -28,7 +28,9 @@ TOLERANCE = 1e-5
 STAND_INS = [("tensorrt", version, interface) for version, interface in PAIRS]
 
 
-@pytest.fixture(params=[*((name, "", "") for name in ENGINES), *STAND_INS], ids=lambda each: "-".join(filter(None, each)))
+@pytest.fixture(
+    params=[*((name, "", "") for name in ENGINES), *STAND_INS], ids=lambda each: "-".join(filter(None, each))
+)
 def engine(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     name, version, interface = request.param
     engine = ENGINES.load(name)
