@@ -24,6 +24,10 @@ _REMEDIES = (
         "--runtime nvidia or --gpus all",
     ),
     (
+        ("cuinit failed", "initializationerror"),
+        "the NVIDIA driver does not start: check that it is loaded, and that this user may open its device files",
+    ),
+    (
         ("libcuda", "dlopen", "not found"),
         "the NVIDIA driver is not installed here; on a Jetson it comes with JetPack",
     ),
