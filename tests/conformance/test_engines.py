@@ -24,7 +24,7 @@ GRAPH = ASSETS / "tiny_explained.onnx"
 TOLERANCE = 1e-5
 
 
-# An engine whose runtime is not here, over stand-ins for it. What passes through these has run our code, and no TensorRT.
+# An engine whose runtime is not here, over stand-ins for it: what passes has run our code, and no TensorRT.
 STAND_INS = [("tensorrt", version, interface) for version, interface in PAIRS]
 
 
