@@ -47,6 +47,9 @@ def engine_for(target: Target) -> str:
     """
     reasons = []
     for name in target.engines:
+        if name not in ENGINES:
+            reasons.append(f"{name}: no engine of this version")
+            continue
         availability = ENGINES.load(name).availability()
         if availability.available:
             return name

@@ -1,1 +1,1 @@
-"""The device families edgekit builds for: one YAML file each, and its loader."""
+"""The device families edgekit builds for: one YAML file each, its loader, and the table of what cannot work there."""
