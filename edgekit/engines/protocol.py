@@ -30,11 +30,13 @@ class Availability:
         available: True when `open` would work for a sound artifact.
         reason: Empty when available.
         hint: The command or step that would make it available.
+        note: What a user should know of an engine that is available, such as that nothing of it is proven.
     """
 
     available: bool
     reason: str = ""
     hint: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ Everything that can be refused is refused before TensorRT's builder starts: it t
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from edgekit.engines.tensorrt.binding import TensorRt, load_tensorrt
 from edgekit.engines.tensorrt.builder_config import BuildChoices, check_options, configure, profile_batches
 from edgekit.engines.tensorrt.calibrator import make_calibrator
 from edgekit.engines.tensorrt.inspection import EngineLayers, inspect_engine
+from edgekit.engines.tensorrt.lifetimes import closed_after_objects
 from edgekit.engines.tensorrt.machine import MachineFacts, available_memory, machine_facts
 from edgekit.engines.tensorrt.memory import DeviceMemory, open_memory
 from edgekit.engines.tensorrt.memory_pools import size_pools
@@ -97,13 +97,8 @@ def build_plan(graph: Path, artifact: Path, options: BuildOptions, observer: Obs
     tensorrt = load_tensorrt()
     precision = choose_precision(tensorrt, source.outline, options, source.where)
     memory = open_memory(options.memory, options.device)
-    try:
-        with memory.active():
-            build = _DeviceBuild(tensorrt, memory, source, options)
-            header, plan = build.run(precision, observer)
-    finally:
-        with suppress(UnavailableError):
-            memory.close()
+    with closed_after_objects(memory, keep=False), memory.active():
+        header, plan = _DeviceBuild(tensorrt, memory, source, options).run(precision, observer)
     write_plan(artifact, header, plan)
     _tell(header, observer)
     return header

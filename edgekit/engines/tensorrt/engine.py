@@ -42,7 +42,7 @@ class TensorRtEngine:
         found = _probe()
         if found.problem:
             return Availability(False, found.problem, found.hint)
-        return Availability(True)
+        return Availability(True, note=NEVER_RUN)
 
     def build(self, graph: Path, artifact: Path, observer: Observer = NULL_OBSERVER) -> EngineInfo:
         """Build a plan for this device."""

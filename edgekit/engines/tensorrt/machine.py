@@ -1,34 +1,31 @@
-"""What of this machine decides about a plan and about timings, read from files and one command, never guessed."""
+"""What of this machine decides about a plan and about timings, besides its GPU: a Jetson's release, module and mode."""
 
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
+
+from edgekit.jetson.detect import read_jetson
+from edgekit.jetson.probe import Probe, SystemProbe
 
 __all__ = ["MachineFacts", "available_memory", "machine_facts"]
 
-_RELEASE = re.compile(r"# R(?P<major>\d+) \(release\), REVISION: (?P<minor>[\d.]+)")
-_MODE = re.compile(r"NV Power Mode:\s*(?P<mode>\S+)")
-_AVAILABLE = re.compile(r"^MemAvailable:\s*(?P<kilobytes>\d+) kB$", re.MULTILINE)
-_QUERY_TIMEOUT_S = 5.0
+_AVAILABLE = re.compile(r"^MemAvailable:\s*(?P<kilobytes>\d{1,15}) kB", re.MULTILINE | re.ASCII)
 
 
 @dataclass(frozen=True)
 class MachineFacts:
-    """A Jetson's release and mode; empty texts elsewhere, and where they cannot be read.
+    """A Jetson's release and mode; empty texts elsewhere, and where the device does not tell.
 
     Attributes:
-        l4t: Release of Linux for Tegra, such as "36.4.3".
-        model: The module and board as the device tree names them.
+        l4t: Version of Jetson Linux, such as "36.4.3".
+        module: The module, by the name of its target: all Orin GPUs call themselves "Orin".
         power_mode: What nvpmodel calls the mode, such as "MAXN_SUPER": clocks and cores follow it.
     """
 
     l4t: str = ""
-    model: str = ""
+    module: str = ""
     power_mode: str = ""
 
     def to_dict(self) -> dict[str, Any]:
@@ -36,34 +33,15 @@ class MachineFacts:
         return dict(vars(self))
 
 
-def machine_facts(root: Path = Path("/")) -> MachineFacts:
-    """Read them under `root`; nvpmodel is asked, which changes nothing."""
-    release = _RELEASE.search(_text(root / "etc" / "nv_tegra_release"))
-    l4t = f"{release['major']}.{release['minor']}" if release else ""
-    model = _text(root / "proc" / "device-tree" / "model").strip("\0\n ")
-    mode = _MODE.search(_power_mode_text()) if l4t else None
-    return MachineFacts(l4t, model, mode["mode"] if mode else "")
+def machine_facts(probe: Probe | None = None) -> MachineFacts:
+    """Ask the machine, or whom a test puts in its place. Changes nothing, raises nothing."""
+    jetson = read_jetson(probe)
+    if jetson is None:
+        return MachineFacts()
+    return MachineFacts(jetson.l4t or "", jetson.module or "", jetson.power_mode or "")
 
 
-def available_memory(meminfo: Path = Path("/proc/meminfo")) -> int | None:
+def available_memory(probe: Probe | None = None) -> int | None:
     """Bytes that the host could give to programs without swapping; None where the system does not tell."""
-    found = _AVAILABLE.search(_text(meminfo))
+    found = _AVAILABLE.search((probe or SystemProbe()).file("/proc/meminfo") or "")
     return int(found["kilobytes"]) * 1024 if found else None
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_bytes()[:65536].decode("utf-8", "replace")
-    except OSError:
-        return ""
-
-
-def _power_mode_text() -> str:
-    program = shutil.which("nvpmodel")
-    if program is None:
-        return ""
-    try:
-        done = subprocess.run([program, "-q"], capture_output=True, text=True, check=False, timeout=_QUERY_TIMEOUT_S)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout

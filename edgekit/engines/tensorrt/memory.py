@@ -26,6 +26,7 @@ __all__ = [
     "DeviceStream",
     "HostBlock",
     "MemoryBackend",
+    "describe_device",
     "open_memory",
 ]
 
@@ -182,6 +183,9 @@ class MemoryBackend(Protocol):
     def import_problem(self) -> str:
         """Empty where the package can be imported; otherwise what importing it says. Never raises."""
 
+    def describe(self, device: int) -> DeviceFacts:
+        """What the driver says of a device, without a context on it. Raises like `open`."""
+
     def open(self, device: int) -> DeviceMemory:
         """Open a device by its number.
 
@@ -199,6 +203,11 @@ MEMORIES: Registry[MemoryBackend] = Registry(
 )
 
 
+def describe_device(name: str = "", device: int = 0) -> DeviceFacts:
+    """A device, as the driver describes it; nothing is opened on it. Arguments and errors as `open_memory`."""
+    return _backend(name).describe(device)
+
+
 def open_memory(name: str = "", device: int = 0) -> DeviceMemory:
     """Open a device through the named package, or through the first that can be imported.
 
@@ -210,14 +219,18 @@ def open_memory(name: str = "", device: int = 0) -> DeviceMemory:
         BadInputError: There is no such name.
         UnavailableError: The packages or the device are not here; the message holds every package's reason.
     """
+    return _backend(name).open(device)
+
+
+def _backend(name: str) -> MemoryBackend:
     if name:
-        return MEMORIES.load(name).open(device)
+        return MEMORIES.load(name)
     reasons = []
     for each in _ORDER:
         backend = MEMORIES.load(each)
         problem = backend.import_problem()
         if not problem:
-            return backend.open(device)
+            return backend
         reasons.append(f"{each}: {problem}")
     raise UnavailableError(
         "No Python package that reaches CUDA is installed here.",

@@ -287,8 +287,16 @@ class CudaPythonBackend:
             return (str(cause).splitlines() or [type(cause).__name__])[0]
         return ""
 
+    def describe(self, device: int) -> DeviceFacts:
+        """See `MemoryBackend.describe`."""
+        return _facts(self._started(device), device)
+
     def open(self, device: int) -> DeviceMemory:
         """See `MemoryBackend.open`."""
+        return CudaPythonMemory(self._started(device), device)
+
+    def _started(self, device: int) -> Any:
+        """The runtime's module, once the driver has shown that it has such a device."""
         problem = self.import_problem()
         if problem:
             raise cuda_error("be reached by cuda-python", problem)
@@ -298,7 +306,7 @@ class CudaPythonBackend:
             raise UnavailableError(
                 "There is no GPU of this number.", expected=f"a number below {count}", found=str(device)
             )
-        return CudaPythonMemory(runtime, device)
+        return runtime
 
 
 BACKEND = CudaPythonBackend()

@@ -227,8 +227,16 @@ class PycudaBackend:
             return (str(cause).splitlines() or [type(cause).__name__])[0]
         return ""
 
+    def describe(self, device: int) -> DeviceFacts:
+        """See `MemoryBackend.describe`."""
+        return _facts(*self._device(device))
+
     def open(self, device: int) -> DeviceMemory:
         """See `MemoryBackend.open`."""
+        return PycudaMemory(*self._device(device))
+
+    def _device(self, device: int) -> tuple[Any, Any]:
+        """The driver's module and the device."""
         problem = self.import_problem()
         if problem:
             raise cuda_error("be reached by pycuda", problem)
@@ -241,8 +249,7 @@ class PycudaBackend:
                 "There is no GPU of this number.", expected=f"a number below {count}", found=str(device)
             )
         with _explained(driver, "open the device"):
-            opened = driver.Device(device)
-        return PycudaMemory(driver, opened)
+            return driver, driver.Device(device)
 
 
 BACKEND = PycudaBackend()

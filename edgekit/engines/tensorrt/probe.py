@@ -1,7 +1,8 @@
 """Whether TensorRT can work here, asked in a process of its own.
 
 Never by making a TensorRT runtime: without a driver it is made, logs errors, and ends the process when it is used. The
-driver is asked instead, through the package that the runner would use, and a driver that hangs hangs only the child.
+driver is asked instead, through the package that the runner would use: no context is made on the device, and a driver
+that hangs hangs only the child.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgekit.engines.tensorrt.binding import find_tensorrt, load_tensorrt
-from edgekit.engines.tensorrt.memory import open_memory
+from edgekit.engines.tensorrt.memory import describe_device
 from edgekit.errors import EdgekitError
 
 __all__ = ["DeviceProbe", "look", "main", "probe_command", "probe_device"]
@@ -85,14 +86,12 @@ def _read(line: str) -> DeviceProbe:
 
 
 def look() -> DeviceProbe:
-    """Look in this process: import TensorRT, start the driver, open the device. Raises nothing of ours."""
+    """Look in this process: import TensorRT, start the driver, have the device described. Raises nothing of ours."""
     version = ""
     try:
         load_tensorrt()
         version = find_tensorrt().text
-        memory = open_memory()
-        gpu = memory.facts.to_dict()
-        memory.close()
+        gpu = describe_device().to_dict()
     except EdgekitError as error:
         reason = f"{error.message} {error.found}" if error.found else error.message
         return DeviceProbe(reason, error.hint or "run 'edgekit doctor'", version)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -13,12 +12,13 @@ import numpy.typing as npt
 from edgekit.engines.asking import asked_classes, check_classes, check_images, engine_output
 from edgekit.engines.protocol import EngineInfo, EngineOutput
 from edgekit.engines.tensorrt.binding import TensorRt, load_tensorrt
+from edgekit.engines.tensorrt.lifetimes import closed_after_objects
 from edgekit.engines.tensorrt.machine import machine_facts
 from edgekit.engines.tensorrt.memory import DeviceMemory, open_memory
 from edgekit.engines.tensorrt.plan_file import PlanHeader, check_plan_fits, read_plan
 from edgekit.engines.tensorrt.session import GpuTimes, PlanSession, load_plan, session_signature
 from edgekit.engines.tensorrt.status import NEVER_RUN
-from edgekit.errors import BadInputError, UnavailableError
+from edgekit.errors import BadInputError
 from edgekit.interface.batches import batch_places, filled
 
 __all__ = ["RunOptions", "TensorRtRunner", "open_plan"]
@@ -54,7 +54,7 @@ def open_plan(artifact: Path, options: RunOptions = RunOptions()) -> TensorRtRun
     header, plan = read_plan(artifact)
     tensorrt = load_tensorrt()
     memory = open_memory(options.memory, options.device)
-    try:
+    with closed_after_objects(memory, keep=True):
         check_plan_fits(header, tensorrt.text, memory.facts, str(artifact))
         if options.zero_copy and not memory.facts.integrated:
             raise BadInputError(
@@ -65,11 +65,6 @@ def open_plan(artifact: Path, options: RunOptions = RunOptions()) -> TensorRtRun
             )
         with memory.active():
             session = _open_session(tensorrt, memory, (header, plan), str(artifact), options)
-    except BaseException:
-        # What went wrong is more use than what cleaning up after it says.
-        with suppress(UnavailableError):
-            memory.close()
-        raise
     return TensorRtRunner(session, header, tensorrt.text, options)
 
 

@@ -128,15 +128,17 @@ class PlanSession:
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._profile = 0
         self._graph: DeviceGraph | None = None
-        self._stream = memory.stream()
-        self._resources.callback(self._stream.close)
-        self._marks = [memory.event() for _ in range(4)]
-        for mark in self._marks:
-            self._resources.callback(mark.close)
         self._buffers: tuple[TensorBuffer, ...] = ()
         try:
+            self._stream = memory.stream()
+            self._resources.callback(self._stream.close)
+            self._marks = []
+            for _ in range(4):
+                self._marks.append(memory.event())
+                self._resources.callback(self._marks[-1].close)
             self._buffers = self._allocated(zero_copy)
         except BaseException:
+            loaded.close()
             self._resources.close()
             raise
 
