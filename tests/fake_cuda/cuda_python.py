@@ -128,6 +128,7 @@ def _function(
                 machine.enter_runtime()
             answer = work(*values)
         except CudaFault as fault:
+            library.remember(name, fault)
             none = () if name in CODE_ONLY else (None,) * ANSWERS.get(name, 1)
             return (errors[fault.name], *none)
         if name in CODE_ONLY:

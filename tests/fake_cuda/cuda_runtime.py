@@ -24,7 +24,7 @@ DISABLE_TIMING = 2
 
 def address_of(pointer: Any) -> int:
     """The address that a pointer argument stands for: a number, or an object with memory of its own."""
-    if hasattr(type(pointer), "__index__"):
+    if not isinstance(pointer, np.ndarray) and hasattr(type(pointer), "__index__"):
         return int(pointer)
     array = np.frombuffer(memoryview(pointer).cast("B"), np.uint8)
     return int(array.ctypes.data)
@@ -38,6 +38,12 @@ class RuntimeLibrary:
 
     def __init__(self, machine: FakeMachine, version: int) -> None:
         self._machine, self._version = machine, version
+        self._last: CudaFault | None = None
+
+    def remember(self, name: str, fault: CudaFault) -> None:
+        """Keep a fault for `cudaGetLastError`. That something is not ready yet is no error."""
+        if fault.name != "cudaErrorNotReady" and name != "cudaGetLastError":
+            self._last = fault
 
     # Device
 
@@ -73,14 +79,15 @@ class RuntimeLibrary:
 
     def cudaDeviceGetAttribute(self, attr: Any, device: int) -> int:
         found = self.cudaGetDeviceProperties(device)
-        return {
+        answers: dict[str, int] = {
             "cudaDevAttrMultiProcessorCount": found.multiProcessorCount,
             "cudaDevAttrIntegrated": found.integrated,
             "cudaDevAttrCanMapHostMemory": 1,
             "cudaDevAttrUnifiedAddressing": 1,
             "cudaDevAttrComputeCapabilityMajor": found.major,
             "cudaDevAttrComputeCapabilityMinor": found.minor,
-        }[attr.name]
+        }
+        return answers[attr.name]
 
     def cudaDeviceSynchronize(self) -> None:
         self._machine.synchronise_all()
@@ -95,10 +102,13 @@ class RuntimeLibrary:
         return words.get(error.name, str(error.name).removeprefix("cudaError")).encode()
 
     def cudaGetLastError(self) -> None:
-        return None
+        last, self._last = self._last, None
+        if last is not None:
+            raise last
 
     def cudaPeekAtLastError(self) -> None:
-        return None
+        if self._last is not None:
+            raise self._last
 
     # Memory
 

@@ -157,7 +157,7 @@ class AddressSpace:
             raise CudaFault("cudaErrorInvalidValue", self._complaint(address, size, None))
         self.pageable_copies += 1
         raw = (ctypes.c_ubyte * size).from_address(address)
-        return np.frombuffer(raw, np.uint8)
+        return np.ctypeslib.as_array(raw)
 
     def is_pageable(self, address: int) -> bool:
         """Whether the address is ordinary memory of the process."""

@@ -6,6 +6,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from fake_cuda.errors import CudaFault
+
 from fake_tensorrt.api import Api, Behaviour
 from fake_tensorrt.calibration import calibrate
 from fake_tensorrt.config import DLA_LAYERS, BuilderConfig, OptimizationProfile
@@ -15,8 +17,10 @@ from fake_tensorrt.plan import Plan, pack
 
 __all__ = ["Builder"]
 
-PRECISION_FLAGS = ("INT8", "FP16", "BF16", "FP8", "INT4", "FP4")
-PRECISION_FLAGS += ("OBEY_PRECISION_CONSTRAINTS", "PREFER_PRECISION_CONSTRAINTS")
+PRECISION_FLAGS = (
+    *("INT8", "FP16", "BF16", "FP8", "INT4", "FP4"),
+    *("OBEY_PRECISION_CONSTRAINTS", "PREFER_PRECISION_CONSTRAINTS"),
+)
 LAST_WITH_DLA = (10, 7)
 
 
@@ -67,7 +71,11 @@ class Builder(Behaviour):
 
     def build_serialized_network(self, network: Network, config: BuilderConfig, kernel_text: Any = None) -> Any:
         """The plan, or None with errors in the log."""
-        self.api.machine.check_lost()
+        try:
+            self.api.touch()
+        except CudaFault as fault:
+            self._error(f"Error Code 1: Cuda Runtime ({fault})")
+            return None
         for problem in _problems(self, network, config):
             self._error(f"Error Code 4: API Usage Error ({problem})")
             return None
@@ -181,6 +189,8 @@ def _shape_problems(network: Network, config: BuilderConfig) -> Iterator[str]:
     if dynamic and not config.profiles:
         yield "Network has dynamic or shape inputs, but no optimization profile has been defined."
     for index, profile in enumerate(config.profiles):
+        for name in sorted(set(profile.shapes) - {tensor.name for tensor in network.inputs}):
+            yield f"optimization profile {index} is about {name}, which is no input"
         for tensor in network.inputs:
             shapes = profile.shapes.get(tensor.name)
             if shapes is None and tensor in dynamic:
@@ -190,8 +200,6 @@ def _shape_problems(network: Network, config: BuilderConfig) -> Iterator[str]:
                 fits = fits and all(fixed in (-1, size) for fixed, size in zip(tensor.shape, shape, strict=True))
                 if not fits:
                     yield f"profile {index} gives {tensor.name} {shape}, the network has {tuple(tensor.shape)}"
-        for name in set(profile.shapes) - {tensor.name for tensor in network.inputs}:
-            yield f"optimization profile {index} is about {name}, which is no input"
 
 
 def _device_problems(builder: Builder, network: Network, config: BuilderConfig, flags: list[str]) -> Iterator[str]:

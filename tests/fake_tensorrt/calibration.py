@@ -10,6 +10,7 @@ import struct
 from typing import Any
 
 import numpy as np
+from fake_cuda.errors import CudaFault
 
 from fake_tensorrt.api import Api
 from fake_tensorrt.network import Network
@@ -42,7 +43,11 @@ def calibrate(api: Api, calibrator: Any, network: Network, logger: Any) -> bool:
             return False
         for tensor, pointer in zip(network.inputs, pointers, strict=True):
             count = int(np.prod([size if each == -1 else each for each in tensor.shape]))
-            api.machine.memory.device_view(int(pointer), count * 4)
+            try:
+                api.machine.memory.device_view(int(pointer), count * 4)
+            except CudaFault as fault:
+                api.log(logger, "ERROR", f"Error Code 1: Cuda Runtime (batch of {tensor.name}: {fault})")
+                return False
         batches += 1
     if batches == 0:
         api.log(logger, "ERROR", "the calibrator gave no batch")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -163,7 +164,10 @@ class ExecutionContext(Behaviour):
 
     def execute_async_v3(self, stream_handle: int) -> bool:
         """Queue one execution; False with an error in the log where it cannot be."""
-        self.api.touch()
+        try:
+            self.api.touch()
+        except CudaFault as fault:
+            return self._error("enqueueV3", f"Cuda Runtime ({fault})")
         stream, faults = self._stream(stream_handle), self.api.machine.faults
         if faults.enqueue_fails:
             return self._error("enqueueV3", faults.enqueue_fails)
@@ -205,11 +209,16 @@ class ExecutionContext(Behaviour):
         self.api.machine.launch(stream, f"{self.engine.name} (TensorRT)", run, cost)
         self._unreported = True
         if self.profiler is not None and self.enqueue_emits_profile and not captured:
-            # Reporting waits for the work, which is why a profile slows everything down.
-            self.api.machine.synchronise(stream)
-            self.report_to_profiler()
+            # Reporting waits for the work, which is why a profile slows everything down. A fault shows to the caller
+            # when it synchronises.
+            with suppress(CudaFault):
+                self.api.machine.synchronise(stream)
+                self.report_to_profiler()
 
     def _run(self, shapes: dict[str, Shape], addresses: dict[str, int]) -> None:
+        # Also a graph that was captured runs in this context's memory and with the engine's weights.
+        for address in (self._scratch, self.engine.weights):
+            self.api.machine.memory.device_view(address, 1)
         feeds = {name: self._array(name, addresses[name], shape) for name, shape in shapes.items()}
         answers = self.engine.execute({name: value.copy() for name, value in feeds.items()})
         for name, answer in answers.items():

@@ -51,14 +51,14 @@ class Engine(Behaviour):
         self.refittable = "REFIT" in header["flags"]
         self.contexts: weakref.WeakSet[ExecutionContext] = weakref.WeakSet()
         memory = api.machine.memory
-        self._weights = memory.allocate(len(plan.model), owner="TensorRT engine").address
+        self.weights = memory.allocate(len(plan.model), owner="TensorRT engine").address
 
     def on_released(self) -> None:
         """A context needs its engine, and memory its CUDA context."""
         machine = self.api.machine
         if any(context.held for context in self.contexts):
             machine.misuses.append("an engine was destroyed before its execution context")
-        give_back(self.api, self._weights, "an engine")
+        give_back(self.api, self.weights, "an engine")
 
     @cached_property
     def session(self) -> onnxruntime.InferenceSession:
@@ -206,12 +206,14 @@ class Engine(Behaviour):
         """A context, or None with an error in the log where memory is short."""
         from fake_tensorrt.context import ExecutionContext
 
-        self.api.touch()
         size = max(self.device_memory_size, 1)
         try:
+            self.api.touch()
             scratch = self.api.machine.memory.allocate(size, owner="TensorRT execution context")
-        except CudaFault:
-            self.error(f"Error Code 2: OutOfMemory (Requested size was {size} bytes.)")
+        except CudaFault as fault:
+            memory = fault.name == "cudaErrorMemoryAllocation"
+            what = f"OutOfMemory (Requested size was {size} bytes.)" if memory else f"Cuda Runtime ({fault})"
+            self.error(f"Error Code {2 if memory else 1}: {what}")
             return None
         context = ExecutionContext(self.api, self, scratch.address)
         self.contexts.add(context)

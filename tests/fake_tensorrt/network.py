@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import onnx
 
 from fake_tensorrt.api import Api, Behaviour
 
 __all__ = ["LAYER_TYPES", "Layer", "Network", "Tensor", "data_type"]
+
+Item = TypeVar("Item")
 
 # What a parser makes of an operator; where it has several layers of an operator this is the one that does the work.
 LAYER_TYPES = {
@@ -254,5 +256,5 @@ class Network(Behaviour):
         self.outputs.remove(tensor)
 
 
-def _at(items: list[Any], index: int) -> Any:
+def _at(items: list[Item], index: int) -> Item | None:
     return items[index] if 0 <= index < len(items) else None

@@ -51,7 +51,11 @@ class Runtime(Behaviour):
 
     def deserialize_cuda_engine(self, serialized_engine: Any) -> Engine | None:
         """The engine of a plan, or None with errors in the log."""
-        self.api.touch()
+        try:
+            self.api.touch()
+        except CudaFault as fault:
+            self._error(f"Error Code 1: Cuda Runtime ({fault})")
+            return None
         time.sleep(self.api.machine.faults.hang_deserialise)
         try:
             plan = unpack(bytes(memoryview(serialized_engine)))

@@ -73,7 +73,7 @@ def build_classes(api: Api) -> None:
 
 def _build(api: Api, name: str, spec: dict[str, Any], bases: tuple[type, ...]) -> type:
     interface = name in INTERFACES or name == "Logger"
-    members: dict[str, Any] = {}
+    members: dict[str, Any] = {"__module__": "tensorrt", "__doc__": None}
     for nested, inner in spec.get("nested", {}).items():
         # A class that inherits the enum has the very same one.
         members[nested] = getattr(bases[0], nested) if bases else make_enum(nested, inner["enum"])

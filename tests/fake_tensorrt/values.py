@@ -15,6 +15,8 @@ class EnumMember:
     """
 
     __slots__ = ("name", "value")
+    name: str
+    value: int
     __members__: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, value: int) -> None:
@@ -34,7 +36,7 @@ class EnumMember:
     __index__ = __int__
 
     def __eq__(self, other: object) -> bool:
-        return type(other) is type(self) and int(other) == int(self)  # type: ignore[call-overload]
+        return type(other) is type(self) and int(other) == int(self)
 
     def __hash__(self) -> int:
         return hash((type(self), self.value))
@@ -100,8 +102,10 @@ def make_dims() -> type[Dims]:
 
 
 # Everything that bytes can do and a buffer cannot; constructing, hashing for identity and printing stay.
-_REFUSED = ("__add__", "__contains__", "__eq__", "__ge__", "__getitem__", "__gt__", "__iter__", "__le__", "__len__")
-_REFUSED += ("__lt__", "__mod__", "__mul__", "__ne__", "__rmod__", "__rmul__")
+_REFUSED = (
+    *("__add__", "__contains__", "__eq__", "__ge__", "__getitem__", "__gt__", "__iter__", "__le__", "__len__"),
+    *("__lt__", "__mod__", "__mul__", "__ne__", "__rmod__", "__rmul__"),
+)
 
 
 class HostMemory(bytes):
