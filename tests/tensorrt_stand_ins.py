@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,10 +15,26 @@ import pytest
 from fake_cuda.machine import FakeMachine
 from fake_tensorrt import VERSIONS
 from fake_tensorrt.install import installed
+from fake_tensorrt.plan import unpack
 
+from edgekit.core.progress import NullObserver
+from edgekit.engines.tensorrt.build import build_plan
+from edgekit.engines.tensorrt.options import BuildOptions
+from edgekit.engines.tensorrt.plan_file import PlanHeader, read_plan
 from edgekit.engines.tensorrt.probe import look
 
-__all__ = ["GRAPH", "INTERFACES", "PAIRS", "images", "own_classes", "quantised_graph", "stand_in"]
+__all__ = [
+    "GRAPH",
+    "INTERFACES",
+    "PAIRS",
+    "Listener",
+    "build",
+    "images",
+    "own_classes",
+    "quantised",
+    "quantised_graph",
+    "stand_in",
+]
 
 GRAPH = Path(__file__).resolve().parent / "assets" / "tiny_explained.onnx"
 INTERFACES = ("pycuda", "cuda-python-12.6", "cuda-python-13")
@@ -74,6 +92,36 @@ def images(count: int, seed: int = 7) -> npt.NDArray[np.float32]:
 def own_classes(count: int) -> npt.NDArray[np.int32]:
     """The engine's own answers, for every image."""
     return np.full(count, -1, np.int32)
+
+
+@dataclass
+class Listener(NullObserver):
+    """Keeps what it is told."""
+
+    notes: list[str] = field(default_factory=list)
+    steps: list[tuple[str, int, int | None, str]] = field(default_factory=list)
+
+    def advanced(self, task: str, done: int, total: int | None, detail: str = "") -> None:
+        self.steps.append((task, done, total, detail))
+
+    def noted(self, message: str) -> None:
+        self.notes.append(message)
+
+
+def quantised(folder: Path) -> Path:
+    path = folder / "quantised.onnx"
+    path.write_bytes(quantised_graph().SerializeToString())
+    return path
+
+
+def build(
+    graph: Path, folder: Path, observer: Listener | None = None, **options: Any
+) -> tuple[PlanHeader, dict[str, Any]]:
+    """The header, and what the stand-in was asked for."""
+    path = folder / "engine.plan"
+    build_plan(graph, path, BuildOptions(**options), observer or Listener())
+    header, plan = read_plan(path)
+    return header, dict(unpack(plan).header)
 
 
 @contextmanager

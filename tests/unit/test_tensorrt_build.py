@@ -7,45 +7,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-from fake_cuda.devices import AGX_ORIN_64, ORIN_NANO_8, RTX_3090, FakeDevice
+from fake_cuda.devices import AGX_ORIN_64, RTX_3090
 from fake_cuda.faults import Faults, ParserFault
 from fake_cuda.machine import FakeMachine
 from fake_tensorrt import VERSIONS
-from fake_tensorrt.plan import unpack
 from onnx import numpy_helper
-from tensorrt_stand_ins import GRAPH, PAIRS, quantised_graph, stand_in
+from tensorrt_stand_ins import GRAPH, PAIRS, Listener, build, quantised, quantised_graph, stand_in
 
-from edgekit.core.progress import NullObserver
-from edgekit.engines.tensorrt.build import build_plan
-from edgekit.engines.tensorrt.calibration_cache import write_calibration_cache
 from edgekit.engines.tensorrt.options import BuildOptions
-from edgekit.engines.tensorrt.plan_file import PlanHeader, read_plan
 from edgekit.engines.tensorrt.status import NEVER_RUN
 from edgekit.errors import BadInputError, EdgekitError, UnavailableError
 
 WEAK = ("8.5.2", "8.6.1", "10.3.0", "10.13.3.9", "10.16.1.11")
-CALIBRATING = WEAK
-
-
-@dataclass
-class Listener(NullObserver):
-    """Keeps what it is told."""
-
-    notes: list[str] = field(default_factory=list)
-    steps: list[tuple[str, int, int | None, str]] = field(default_factory=list)
-
-    def advanced(self, task: str, done: int, total: int | None, detail: str = "") -> None:
-        self.steps.append((task, done, total, detail))
-
-    def noted(self, message: str) -> None:
-        self.notes.append(message)
 
 
 @pytest.fixture(params=PAIRS, ids="-".join)
@@ -60,12 +39,6 @@ def version(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         yield request.param
 
 
-def quantised(folder: Path) -> Path:
-    path = folder / "quantised.onnx"
-    path.write_bytes(quantised_graph().SerializeToString())
-    return path
-
-
 def half(folder: Path) -> Path:
     """A graph whose one stored tensor is FP16, cast where it is used: typed by whoever wrote it."""
     model = onnx.load(GRAPH)
@@ -77,16 +50,6 @@ def half(folder: Path) -> Path:
     path = folder / "half.onnx"
     path.write_bytes(model.SerializeToString())
     return path
-
-
-def build(
-    graph: Path, folder: Path, observer: Listener | None = None, **options: Any
-) -> tuple[PlanHeader, dict[str, Any]]:
-    """The header, and what the stand-in was asked for."""
-    path = folder / "engine.plan"
-    build_plan(graph, path, BuildOptions(**options), observer or Listener())
-    header, plan = read_plan(path)
-    return header, dict(unpack(plan).header)
 
 
 @pytest.mark.parametrize("version", WEAK, indirect=True)
@@ -268,6 +231,7 @@ def test_every_option_is_used_or_refused(version: str, tmp_path: Path) -> None:
         ({"aux_streams": -1}, "aux_streams"),
         ({"workspace": -1}, "workspace"),
         ({"dla_core": -1}, "dla_core"),
+        ({"scales": Path("a"), "calibration_cache": Path("b")}, "scales"),
         ({"hardware_compatible": "all"}, "hardware_compatible"),
     ],
 )
@@ -291,62 +255,6 @@ def test_a_discrete_gpu_builds_for_others(version: str, tmp_path: Path, monkeypa
         header, asked = build(GRAPH, tmp_path, hardware_compatible="ampere+")
         assert asked["hardware_compatibility_level"] == "AMPERE_PLUS"
         assert header.build["pools"]["tactic_dram"] is None
-
-
-def cache(folder: Path, version: str) -> Path:
-    scales = dict.fromkeys(("image", "pooled", "logits", "weighted", "summed", "attribution", "alpha"), 0.01)
-    numbers = tuple(int(part) for part in version.split(".")[:3])
-    path = folder / "calibration.cache"
-    path.write_bytes(write_calibration_cache(scales, numbers))  # type: ignore[arg-type]
-    return path
-
-
-@pytest.mark.parametrize("version", CALIBRATING, indirect=True)
-def test_our_scales_go_the_implicit_way(version: str, tmp_path: Path) -> None:
-    header, asked = build(GRAPH, tmp_path, calibration_cache=cache(tmp_path, version))
-    assert {"INT8", "FP16"} <= set(asked["flags"])
-    assert header.build["precision"]["calibrated"] is True
-    assert "--calib=calibration.cache" in header.build["trtexec"]
-
-
-@pytest.mark.parametrize("version", CALIBRATING, indirect=True)
-def test_a_cache_for_another_version_is_refused(version: str, tmp_path: Path) -> None:
-    with pytest.raises(BadInputError, match="another TensorRT"):
-        build(GRAPH, tmp_path, calibration_cache=cache(tmp_path, "7.1.3"))
-
-
-@pytest.mark.parametrize("version", VERSIONS, indirect=True)
-def test_a_cache_beside_scales_in_the_graph_or_with_eleven_is_refused(version: str, tmp_path: Path) -> None:
-    with pytest.raises(EdgekitError) as raised:
-        build(quantised(tmp_path), tmp_path, calibration_cache=cache(tmp_path, version))
-    assert isinstance(raised.value, UnavailableError if version.startswith("11") else BadInputError)
-
-
-@pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("device", [AGX_ORIN_64, ORIN_NANO_8], ids=["agx-orin", "orin-nano"])
-def test_dla_by_version_and_device(
-    version: str, device: FakeDevice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with stand_in(version, "pycuda", monkeypatch, FakeMachine(device)):
-        options: dict[str, Any] = {"dla_core": 1, "batches": (2, 2, 2)}
-        if version not in ("8.5.2", "8.6.1", "10.3.0") or device is ORIN_NANO_8:
-            with pytest.raises(UnavailableError) as raised:
-                build(GRAPH, tmp_path, **options)
-            assert "dla_core away" in str(raised.value.hint)
-            return
-        listener = Listener()
-        header, asked = build(GRAPH, tmp_path, listener, **options, calibration_cache=cache(tmp_path, version))
-        assert asked["dla_core"] == 1
-        assert {"INT8", "FP16", "GPU_FALLBACK"} <= set(asked["flags"])
-        assert header.dla_core == 1
-        assert header.build["gpu_layers"]
-        assert any("DLA" in note for note in listener.notes)
-        assert "--useDLACore=1 --allowGPUFallback" in header.build["trtexec"]
-        with pytest.raises(BadInputError, match="one batch size"):
-            build(GRAPH, tmp_path, dla_core=1)
-        with pytest.raises(BadInputError, match="Q/DQ"):
-            build(quantised(tmp_path), tmp_path, **options)
-        assert "FP16" in build(GRAPH, tmp_path, **options)[1]["flags"]
 
 
 def test_a_graph_with_another_free_size_is_refused(machine: FakeMachine, tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from edgekit.engines.tensorrt.precision import Precision, choose_precision
 from edgekit.engines.tensorrt.progress import make_monitor
 from edgekit.engines.tensorrt.session import load_plan, session_signature
 from edgekit.engines.tensorrt.status import NEVER_RUN
+from edgekit.engines.tensorrt.stored_scales import cache_from_scales
 from edgekit.engines.tensorrt.timed_build import TimedBuild
 from edgekit.engines.tensorrt.trtexec import trtexec_command
 from edgekit.errors import BadInputError, UnavailableError
@@ -178,10 +179,15 @@ class _DeviceBuild:
             ) from cause
 
     def _calibrate(self, config: Any) -> Any | None:
-        path = self._options.calibration_cache
-        if path is None:
+        options = self._options
+        if options.scales is not None:
+            digest = digest_bytes(self._source.data)
+            cache, path = cache_from_scales(options.scales, digest, self._tensorrt.version), options.scales
+        elif options.calibration_cache is not None:
+            cache, path = read_bytes(options.calibration_cache), options.calibration_cache
+        else:
             return None
-        calibrator = make_calibrator(self._tensorrt, read_bytes(path), str(path))
+        calibrator = make_calibrator(self._tensorrt, cache, str(path))
         config.int8_calibrator = calibrator
         return calibrator
 
@@ -190,9 +196,9 @@ class _DeviceBuild:
         if calibrator is not None and calibrator.asked_for_images:
             raise BadInputError(
                 "TensorRT did not take the calibration cache and asked for images instead.",
-                where=str(self._options.calibration_cache),
+                where=str(self._options.scales or self._options.calibration_cache),
                 found=self._messages.summary("no reason was logged"),
-                hint="write the cache again from the scale table of this very graph",
+                hint="calibrate this very graph again, and build with its scales",
             )
         if built is None:
             raise build_failure(self._messages, self._source.where)

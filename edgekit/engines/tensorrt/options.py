@@ -36,7 +36,8 @@ class BuildOptions:
         timing_cache: Folder of timing caches; None for none.
         dla_core: Run on this DLA core; None for the GPU.
         dla_fallback: Let the GPU run what the DLA cannot.
-        calibration_cache: Scales for the implicit INT8 path of TensorRT 10 and before, see `calibration_cache`.
+        calibration_cache: Scales for the implicit INT8 path of TensorRT 10 and before, as a file of TensorRT's own.
+        scales: The same as a scale table of edgekit's; one of the two at most.
         memory: Name of the CUDA package, see `memory.MEMORIES`.
         device: Number of the GPU.
     """
@@ -55,6 +56,7 @@ class BuildOptions:
     dla_core: int | None = None
     dla_fallback: bool = True
     calibration_cache: Path | None = None
+    scales: Path | None = None
     memory: str = ""
     device: int = 0
 
@@ -69,6 +71,7 @@ class BuildOptions:
             (self.aux_streams is None or 0 <= self.aux_streams <= 128, "aux_streams", "0 to 128"),
             (self.workspace >= 0, "workspace", "bytes, or 0 for a share of what is free"),
             (self.dla_core is None or self.dla_core >= 0, "dla_core", "0 or above"),
+            (self.scales is None or self.calibration_cache is None, "scales", "either scales or calibration_cache"),
         ):
             if not holds:
                 raise BadInputError(
@@ -77,6 +80,11 @@ class BuildOptions:
                     found=repr(getattr(self, name)),
                 )
 
+    @property
+    def calibrated(self) -> bool:
+        """INT8 comes from scales beside the graph, not from Q/DQ in it."""
+        return self.calibration_cache is not None or self.scales is not None
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form, without folders: they are this machine's."""
         raw = asdict(self)
@@ -84,4 +92,5 @@ class BuildOptions:
         raw["tactic_sources"] = None if self.tactic_sources is None else list(self.tactic_sources)
         raw["timing_cache"] = self.timing_cache is not None
         raw["calibration_cache"] = self.calibration_cache is not None
+        raw["scales"] = self.scales is not None
         return raw

@@ -48,7 +48,7 @@ def choose_precision(tensorrt: TensorRt, outline: OnnxOutline, options: BuildOpt
         BadInputError: The options contradict the graph.
         UnavailableError: This version cannot do what the options ask for.
     """
-    calibrated = options.calibration_cache is not None
+    calibrated = options.calibrated
     if calibrated:
         _check_calibration(tensorrt, outline, where)
     _check_dla(tensorrt, outline, options, where)
@@ -118,9 +118,9 @@ def _check_calibration(tensorrt: TensorRt, outline: OnnxOutline, where: str) -> 
         raise BadInputError(
             "A graph with Q/DQ nodes has its scales; a calibration cache would be ignored or contradict them.",
             where=where,
-            expected="the FP32 graph together with the cache",
+            expected="the FP32 graph together with its scales",
             found="a graph with QuantizeLinear nodes",
-            hint="give the FP32 explained graph, or leave the cache away",
+            hint="give the FP32 explained graph, or leave the scales beside it away",
         )
 
 
@@ -140,5 +140,5 @@ def _check_dla(tensorrt: TensorRt, outline: OnnxOutline, options: BuildOptions, 
             where=where,
             expected="the FP32 explained graph and a calibration cache with the same scales",
             found=f"a Q/DQ graph, TensorRT {tensorrt.text}",
-            hint="build from the FP32 graph with calibration_cache, or leave dla_core away",
+            hint="build from the FP32 graph with its scales, or leave dla_core away",
         )
