@@ -1,4 +1,4 @@
-"""Graphs that our calibration quantised for TensorRT, through builder and runner, against ONNX Runtime on the same file.
+"""Graphs that our calibration quantised for TensorRT, through builder and runner, against ONNX Runtime.
 
 Over stand-ins, which compute with ONNX Runtime: what agrees here is what goes in and comes out, not TensorRT's numbers.
 """

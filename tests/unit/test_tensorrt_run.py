@@ -5,10 +5,12 @@ Over stand-ins: what runs here is our code, and no TensorRT.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -185,6 +187,39 @@ def reheaded(path: Path, plan: bytes, **changes: object) -> None:
     header, _ = read_plan(path)
     changed: PlanHeader = replace(header, plan_sha256=digest_bytes(plan), **changes)  # type: ignore[arg-type]
     write_plan(path, changed, plan)
+
+
+def of_two_profiles(path: Path) -> None:
+    """Replace the plan by one that another tool could have built: for one or two images, and for four to eight."""
+    module: Any = sys.modules["tensorrt"]
+    logger = module.Logger()
+    builder = module.Builder(logger)
+    explicit = getattr(module.NetworkDefinitionCreationFlag, "EXPLICIT_BATCH", None)
+    network = builder.create_network(0 if explicit is None else 1 << int(explicit))
+    assert module.OnnxParser(network, logger).parse(GRAPH.read_bytes())
+    config = builder.create_builder_config()
+    for batches in ((1, 1, 2), (4, 8, 8)):
+        profile = builder.create_optimization_profile()
+        profile.set_shape("image", *((batch, 3, 4, 4) for batch in batches))
+        profile.set_shape("class_index", *((batch,) for batch in batches))
+        config.add_optimization_profile(profile)
+    reheaded(path, bytes(builder.build_serialized_network(network, config)))
+
+
+def test_a_plan_of_several_profiles_runs_each_batch_in_one_that_takes_it(machine: FakeMachine, tmp_path: Path) -> None:
+    path = built(tmp_path)
+    given = images(20)
+    with open_plan(path) as runner:
+        wanted = runner.run(given, own_classes(20))
+    of_two_profiles(path)
+    with open_plan(path) as runner:
+        assert [each["largest"] for each in runner.info.details["batches"]] == [2, 8]
+        for count in (*range(1, 21), 1, 20, 3):
+            found = runner.run(given[:count], own_classes(count))
+            np.testing.assert_allclose(found.logits, wanted.logits[:count], atol=1e-6)
+            np.testing.assert_allclose(found.attribution, wanted.attribution[:count], atol=1e-6)
+        runner.run(given[:3], own_classes(3))
+        assert runner.info.details["cuda_graph"] in ("off", "recorded")
 
 
 @pytest.mark.parametrize("fault", ["device", "version", "foreign", "cut"])

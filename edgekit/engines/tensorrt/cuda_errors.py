@@ -15,8 +15,8 @@ _REMEDIES = (
     ),
     (
         ("insufficient driver", "insufficientdriver", "insufficient for", "driver version"),
-        "the NVIDIA driver is older than this CUDA package: update the driver (on a Jetson: JetPack), or install the "
-        "package for the older CUDA",
+        "the NVIDIA driver is missing, or older than this CUDA package needs: update the driver (on a Jetson: "
+        "JetPack), or install the package for the older CUDA",
     ),
     (
         ("no cuda-capable device", "nodevice", "no_device", "no device"),
@@ -26,6 +26,10 @@ _REMEDIES = (
     (
         ("cuinit failed", "initializationerror"),
         "the NVIDIA driver does not start: check that it is loaded, and that this user may open its device files",
+    ),
+    (
+        ("no module named",),
+        "python -m pip install cuda-python (JetPack 7, CUDA 12 and 13) or pycuda (JetPack 5 and 6)",
     ),
     (
         ("libcuda", "dlopen", "not found"),

@@ -175,11 +175,12 @@ class PlanSession:
 
     def profile_for(self, count: int) -> tuple[int, BatchRange]:
         """Number and range of the profile that runs `count` images, or as many of them as go at a time."""
-        profiles = self.signature.profiles
-        fitting = [(index, each) for index, each in enumerate(profiles) if each.smallest <= count <= each.largest]
-        if fitting:
-            return min(fitting, key=lambda item: abs(item[1].usual - count))
-        return max(enumerate(profiles), key=lambda item: item[1].largest if count > item[1].largest else -item[0])
+        numbered = list(enumerate(self.signature.profiles))
+        fitting = [item for item in numbered if count <= item[1].largest]
+        if not fitting:
+            return max(numbered, key=lambda item: item[1].largest)
+        # The fewest images that are filled in, then kernels that were chosen for about as many.
+        return min(fitting, key=lambda item: (max(count, item[1].smallest), abs(item[1].usual - count)))
 
     def run(
         self, images: npt.NDArray[np.float32], asked: npt.NDArray[np.int32], profile: int
