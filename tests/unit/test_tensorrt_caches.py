@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import multiprocessing
 import struct
+from collections.abc import Callable
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +14,9 @@ import pytest
 from fake_tensorrt import VERSIONS
 from hypothesis import given
 from hypothesis import strategies as st
-from tensorrt_stand_ins import stand_in
+from tensorrt_stand_ins import GRAPH, build, quantised, stand_in
 
+from edgekit.engines.tensorrt import timed_build
 from edgekit.engines.tensorrt.binding import find_tensorrt
 from edgekit.engines.tensorrt.calibration_cache import (
     CalibrationCache,
@@ -150,7 +153,8 @@ def test_a_damaged_timing_cache_is_told_and_not_used(tmp_path: Path, damage: str
     assert "damaged" in problem
 
 
-def _add(path: Path, start: int) -> None:
+def _add(path: Path, start: int, ready: Barrier) -> None:
+    ready.wait(60)
     for number in range(start, start + 20):
         update_cache(path, lambda stored, number=number: stored + bytes([number]))  # type: ignore[misc]
 
@@ -158,7 +162,8 @@ def _add(path: Path, start: int) -> None:
 def test_builds_at_the_same_time_lose_nothing(tmp_path: Path) -> None:
     path = tmp_path / "a.timing"
     context = multiprocessing.get_context("spawn")
-    children = [context.Process(target=_add, args=(path, start)) for start in (0, 20, 40)]
+    ready = context.Barrier(3)
+    children = [context.Process(target=_add, args=(path, start, ready)) for start in (0, 20, 40)]
     for child in children:
         child.start()
     for child in children:
@@ -166,3 +171,22 @@ def test_builds_at_the_same_time_lose_nothing(tmp_path: Path) -> None:
     blob, problem = read_cache(path)
     assert not problem
     assert sorted(blob) == list(range(60))
+
+
+def test_what_another_build_measured_meanwhile_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "times"
+    with stand_in("10.3.0", "pycuda", monkeypatch):
+
+        def later(path: Path, merged: Callable[[bytes], bytes]) -> None:
+            # The other one began later, and is done sooner.
+            monkeypatch.setattr(timed_build, "update_cache", update_cache)
+            build(quantised(tmp_path), tmp_path, timing_cache=folder)
+            assert b"conv" in read_cache(path)[0]
+            update_cache(path, merged)
+
+        monkeypatch.setattr(timed_build, "update_cache", later)
+        build(GRAPH, tmp_path, timing_cache=folder)
+    (path,) = folder.glob("*.timing")
+    blob = read_cache(path)[0]
+    assert b"conv" in blob
+    assert b"Unnamed Layer" in blob

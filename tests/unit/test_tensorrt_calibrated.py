@@ -15,6 +15,7 @@ from explained_graphs import GRAPHS, random_images
 from fake_cuda.devices import AGX_ORIN_64, ORIN_NANO_8, FakeDevice
 from fake_cuda.machine import FakeMachine
 from fake_tensorrt import VERSIONS
+from fake_tensorrt.config import BuilderConfig
 from tensorrt_stand_ins import GRAPH, Listener, build, quantised, stand_in
 
 from edgekit.calibrate.formats import NUMBER_FORMATS, number_format
@@ -68,8 +69,12 @@ def scale_table(folder: Path, **changes: Any) -> Path:
 
 
 @pytest.mark.parametrize("version", CALIBRATING, indirect=True)
-def test_a_scale_table_goes_the_implicit_way(version: str, tmp_path: Path) -> None:
+def test_a_scale_table_goes_the_implicit_way(version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shaped = []
+    monkeypatch.setattr(BuilderConfig, "set_calibration_profile", lambda self, profile: shaped.append(profile) or True)
     header, asked = build(GRAPH, tmp_path, scales=scale_table(tmp_path))
+    # With a free batch TensorRT calibrates in a shape that it has to be told.
+    assert len(shaped) == 1
     assert "INT8" in asked["flags"]
     assert header.build["precision"]["calibrated"] is True
 

@@ -262,6 +262,25 @@ def test_a_runtime_that_cannot_be_made_is_told(machine: FakeMachine, tmp_path: P
         open_plan(path)
 
 
+class Trap:
+    """A runtime that was made in spite of its own errors: the real one ends the process at the first use."""
+
+    def __init__(self, logger: Any) -> None:
+        logger.log(sys.modules["tensorrt"].ILogger.Severity.ERROR, "CUDA initialization failure with error: 35")
+
+    def __getattr__(self, name: str) -> Any:
+        raise AssertionError(f"{name} of a runtime that cannot be used")
+
+
+def test_a_runtime_that_logged_errors_is_never_used(
+    machine: FakeMachine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = built(tmp_path)
+    monkeypatch.setattr(sys.modules["tensorrt"], "Runtime", Trap)
+    with pytest.raises(UnavailableError, match="cannot use the GPU"):
+        open_plan(path)
+
+
 def test_work_that_tensorrt_refuses_is_told(machine: FakeMachine, tmp_path: Path) -> None:
     with open_plan(built(tmp_path)) as runner:
         machine.faults = Faults(enqueue_fails="no space on the moon")
