@@ -58,12 +58,12 @@ class MemoryError(Error):  # noqa: A001 - pycuda's name, which is the trap
     """pycuda._driver.MemoryError."""
 
 
+# As pycuda's sources sort the codes; all others are a LogicError, a driver that is too old among them.
 KINDS: dict[str, type[Error]] = {
-    "cudaErrorMemoryAllocation": MemoryError,
     "cudaErrorLaunchFailure": LaunchError,
-    "cudaErrorInsufficientDriver": RuntimeError,
+    "cudaErrorMemoryAllocation": MemoryError,
     "cudaErrorNoDevice": RuntimeError,
-    "cudaErrorInitializationError": RuntimeError,
+    "cudaErrorNotReady": RuntimeError,
 }
 
 

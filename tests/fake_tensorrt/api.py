@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -100,7 +101,24 @@ class Api:
 
     def log(self, logger: Any, severity: str, message: str) -> None:
         """Tell the caller's logger."""
-        logger.log(self.classes["ILogger"].Severity.__members__[severity], message)
+        self.ask(logger, "log", self.classes["ILogger"].Severity.__members__[severity], message)
+
+    def ask(self, target: Any, method: str, *args: Any, otherwise: Any = None) -> Any:
+        """Call an object that a caller derived from one of the interfaces.
+
+        The bindings let no exception through: they print it and go on with an answer of their own (seen with the
+        genuine ones). Printed so, an error of ours would go unseen, so it is counted as a misuse besides.
+        """
+        try:
+            return getattr(target, method)(*args)
+        except Exception as error:
+            self.caught(method, f"{type(error).__name__}: {error}")
+            return otherwise
+
+    def caught(self, method: str, words: str) -> None:
+        """Tell of an exception that ends here."""
+        sys.stderr.write(f"[ERROR] Exception caught in {method}(): {words}\n")
+        self.machine.misuses.append(f"an exception ends in {method}(): {words}")
 
     def touch(self) -> None:
         """What every use of the library does: work in the thread's context, or in the runtime library's own.

@@ -111,8 +111,8 @@ class Builder(Behaviour):
         faults, monitor = self.api.machine.faults, config.progress_monitor
         cache = config.timing_cache if config.builder_optimization_level > 0 else None
         if monitor is not None:
-            monitor.phase_start("Building Engine", None, 1)
-            monitor.phase_start("Computing profile costs", "Building Engine", len(layers))
+            self.api.ask(monitor, "phase_start", "Building Engine", None, 1)
+            self.api.ask(monitor, "phase_start", "Computing profile costs", "Building Engine", len(layers))
         for index, layer in enumerate(layers):
             time.sleep(faults.hang_build / len(layers))
             if index < faults.skipped_tactics:
@@ -124,11 +124,11 @@ class Builder(Behaviour):
                 )
             if cache is not None and not config.asks_for("DISABLE_TIMING_CACHE"):
                 cache.times.setdefault(f"{layer.kind}:{layer.precision}:{layer.name}", 0.01)
-            if monitor is not None and not monitor.step_complete("Computing profile costs", index):
+            if monitor is not None and not self.api.ask(monitor, "step_complete", "Computing profile costs", index):
                 raise Cancelled
         if monitor is not None:
-            monitor.phase_finish("Computing profile costs")
-            monitor.phase_finish("Building Engine")
+            self.api.ask(monitor, "phase_finish", "Computing profile costs")
+            self.api.ask(monitor, "phase_finish", "Building Engine")
 
     def _header(self, network: Network, config: BuilderConfig, layers: tuple[EngineLayer, ...]) -> dict[str, Any]:
         device = self.api.machine.device

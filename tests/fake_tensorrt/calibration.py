@@ -31,23 +31,18 @@ def cache_header(api: Api, algorithm: str) -> str:
 def calibrate(api: Api, calibrator: Any, network: Network, logger: Any) -> bool:
     """Read the cache, or else ask for batches and write one; False where neither is any good."""
     algorithm = calibrator.get_algorithm().name
-    stored = calibrator.read_calibration_cache()
+    stored = api.ask(calibrator, "read_calibration_cache")
     if stored is not None and _usable(api, bytes(memoryview(stored)), algorithm, network, logger):
         return True
-    size = calibrator.get_batch_size()
+    size = api.ask(calibrator, "get_batch_size", otherwise=-1)
+    if size < 1:
+        api.log(logger, "ERROR", f"the calibrator's batches have {size} samples")
+        return False
     names = [tensor.name for tensor in network.inputs]
     batches = 0
-    while (pointers := calibrator.get_batch(names)) is not None and len(pointers) > 0:
-        if len(pointers) != len(names):
-            api.log(logger, "ERROR", f"the calibrator gave {len(pointers)} pointers for {len(names)} inputs")
+    while (pointers := api.ask(calibrator, "get_batch", names)) is not None and len(pointers) > 0:
+        if not _readable(api, pointers, size, network, logger):
             return False
-        for tensor, pointer in zip(network.inputs, pointers, strict=True):
-            count = int(np.prod([size if each == -1 else each for each in tensor.shape]))
-            try:
-                api.machine.memory.device_view(int(pointer), count * 4)
-            except CudaFault as fault:
-                api.log(logger, "ERROR", f"Error Code 1: Cuda Runtime (batch of {tensor.name}: {fault})")
-                return False
         batches += 1
     if batches == 0:
         api.log(logger, "ERROR", "the calibrator gave no batch")
@@ -55,7 +50,21 @@ def calibrate(api: Api, calibrator: Any, network: Network, logger: Any) -> bool:
     lines = [cache_header(api, algorithm)]
     for layer in network.layers:
         lines += [f"{output.name}: {struct.pack('!f', 1 / 127).hex()}" for output in layer.outputs]
-    calibrator.write_calibration_cache(("\n".join(lines) + "\n").encode())
+    api.ask(calibrator, "write_calibration_cache", ("\n".join(lines) + "\n").encode())
+    return True
+
+
+def _readable(api: Api, pointers: Any, size: int, network: Network, logger: Any) -> bool:
+    if not api.accepts("list[int]", pointers) or len(pointers) != len(network.inputs):
+        api.log(logger, "ERROR", f"the calibrator gave {len(pointers)} pointers for {len(network.inputs)} inputs")
+        return False
+    for tensor, pointer in zip(network.inputs, pointers, strict=True):
+        count = int(np.prod([size if each == -1 else each for each in tensor.shape]))
+        try:
+            api.machine.memory.device_view(int(pointer), count * 4)
+        except CudaFault as fault:
+            api.log(logger, "ERROR", f"Error Code 1: Cuda Runtime (batch of {tensor.name}: {fault})")
+            return False
     return True
 
 

@@ -241,7 +241,7 @@ class ExecutionContext(Behaviour):
             return self._error("reportToProfiler", "no profiler is set, or nothing was executed since")
         self._unreported = False
         for layer in self.engine.layers:
-            self.profiler.report_layer_time(layer["name"], LAYER_MS)
+            self.api.ask(self.profiler, "report_layer_time", layer["name"], LAYER_MS)
         return True
 
     def _stream(self, handle: int) -> Stream:

@@ -48,8 +48,9 @@ class _Public(metaclass=_Checked):
 
 
 class _Interface(metaclass=_Checked):
-    """Base of all classes that callers derive from: objects of those have attributes of their own."""
+    """Base of all classes that callers derive from: objects of derived classes have attributes of their own."""
 
+    __slots__ = ("__weakref__", "_fake")
     _is_interface = True
 
 
@@ -82,8 +83,7 @@ def _build(api: Api, name: str, spec: dict[str, Any], bases: tuple[type, ...]) -
         members[method] = _method(api, name, method, text)
     for attribute, access in spec.get("properties", {}).items():
         members[attribute] = _property(api, name, attribute, access)
-    if not interface:
-        members["__slots__"] = ()
+    members["__slots__"] = ()
     return _Checked(name, bases or ((_Interface,) if interface else (_Public,)), members)
 
 
@@ -108,7 +108,7 @@ def _method(api: Api, owner: str, method: str, text: str | list[str]) -> Any:
             _construct(api, owner, self, values)
             return None
         if owner in INTERFACES:
-            return _inherited(api, owner, method)
+            return _inherited(api, owner, method, overloads[0].returns)
         return api.wrap(getattr(self._fake, method)(*(api.unwrap(value) for value in values)))
 
     call.__name__, call.__qualname__ = method, f"{owner}.{method}"
@@ -128,10 +128,11 @@ def _construct(api: Api, owner: str, public: Any, values: tuple[Any, ...]) -> No
     public._fake = inner
 
 
-def _inherited(api: Api, owner: str, method: str) -> Any:
+def _inherited(api: Api, owner: str, method: str, returns: str) -> Any:
     if method in INTERFACES[owner]:
         return api.enum("CalibrationAlgoType", ALGORITHMS[owner])
-    raise RuntimeError(f'Tried to call pure virtual function "nvinfer1::{owner}::{method}"')
+    api.caught(method, f'Tried to call pure virtual function "{owner}::{method}"')
+    return {"bool": False, "int": -1, "list[int]": []}.get(returns)
 
 
 def _property(api: Api, owner: str, attribute: str, access: dict[str, str]) -> property:

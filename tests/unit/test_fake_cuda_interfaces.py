@@ -83,9 +83,12 @@ def test_numbers_are_those_of_the_wheel(wheel: str, machine: FakeMachine) -> Non
 
 
 def test_the_old_path_warns_where_there_is_a_new_one(machine: FakeMachine) -> None:
+    both: Any = make_cuda_python(machine, "12.9")["cuda.cudart"]
     with pytest.warns(FutureWarning, match="deprecated"):
-        assert make_cuda_python(machine, "12.9")["cuda.cudart"].cudaGetDeviceCount()[1] == 1
-    assert make_cuda_python(machine, "12.6")["cuda.cudart"].cudaGetDeviceCount()[1] == 1
+        count = both.cudaGetDeviceCount
+    assert count()[1] == 1
+    alone: Any = make_cuda_python(machine, "12.6")["cuda.cudart"]
+    assert alone.cudaGetDeviceCount()[1] == 1
 
 
 # cuda-python's behaviour
@@ -139,15 +142,15 @@ def test_a_batch_goes_there_and_back_through_a_graph(runtime: Any, machine: Fake
     assert runtime.cudaGraphLaunch(executable, stream) == (0,)
     assert runtime.cudaStreamSynchronize(stream) == (0,)
     assert (machine.memory.any_view(device, 64) == 5).all()
-    for give_back in (
-        lambda: runtime.cudaGraphExecDestroy(executable),
-        lambda: runtime.cudaGraphDestroy(graph),
-        lambda: runtime.cudaStreamDestroy(stream),
-        lambda: runtime.cudaFree(device),
-        lambda: runtime.cudaFreeHost(host),
+    for give_back, handle in (
+        (runtime.cudaGraphExecDestroy, executable),
+        (runtime.cudaGraphDestroy, graph),
+        (runtime.cudaStreamDestroy, stream),
+        (runtime.cudaFree, device),
+        (runtime.cudaFreeHost, host),
     ):
-        assert give_back() == (0,)
-        assert give_back()[0] != 0
+        assert give_back(handle) == (0,)
+        assert give_back(handle)[0] != 0
     assert machine.leaks() == {}
 
 
@@ -246,6 +249,12 @@ def test_pycuda_raises_errors_of_its_own(driver: Any, machine: FakeMachine) -> N
     machine.faults.driver = "cudaErrorNoDevice"
     with pytest.raises(driver.RuntimeError, match="cuInit failed"):
         driver.init()
+    machine.faults.driver = "cudaErrorInsufficientDriver"
+    with pytest.raises(driver.LogicError, match="cuInit failed"):
+        driver.init()
+    early, late = driver.Event().record(), driver.Event().record()
+    with pytest.raises(driver.RuntimeError, match="cuEventElapsedTime failed"):
+        late.time_since(early)
 
 
 def test_pycuda_needs_a_context_on_the_thread(driver: Any, machine: FakeMachine) -> None:

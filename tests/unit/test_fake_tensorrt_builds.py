@@ -316,6 +316,13 @@ def test_skipped_tactics_are_warnings(trt: Any, machine: FakeMachine) -> None:
     assert built.logger.text().count("Skipping tactic") == 2
 
 
+def watched_by(monitor: Any) -> Any:
+    def configure(trt: Any, config: Any) -> None:
+        config.progress_monitor = monitor
+
+    return configure
+
+
 @pytest.mark.parametrize("version", WITH_MONITOR)
 def test_a_monitor_sees_phases_and_can_end_a_hanging_build(version: str, machine: FakeMachine) -> None:
     trt = make_tensorrt(version, machine)
@@ -336,12 +343,6 @@ def test_a_monitor_sees_phases_and_can_end_a_hanging_build(version: str, machine
         def phase_finish(self, phase_name: str) -> None:
             self.told.append(("finish", phase_name))
 
-    def watched_by(monitor: Any) -> Any:
-        def configure(trt: Any, config: Any) -> None:
-            config.progress_monitor = monitor
-
-        return configure
-
     patient = Monitor(99)
     assert build(trt, float_graph(), watched_by(patient)).plan is not None
     assert [each[0] for each in patient.told].count("start") == [each[0] for each in patient.told].count("finish") == 2
@@ -350,6 +351,22 @@ def test_a_monitor_sees_phases_and_can_end_a_hanging_build(version: str, machine
     impatient = Monitor(-1)
     assert "Cancelled" in refused_build(trt, float_graph(), watched_by(impatient))
     assert time.monotonic() - before < 0.5
+
+
+def test_a_monitor_that_answers_nothing_or_raises_ends_the_build(machine: FakeMachine) -> None:
+    trt = make_tensorrt("10.3.0", machine)
+
+    class Silent(trt.IProgressMonitor):  # type: ignore[misc, name-defined]
+        def step_complete(self, phase_name: str, step: int) -> None:
+            return None
+
+    class Raising(trt.IProgressMonitor):  # type: ignore[misc, name-defined]
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            raise KeyError("boom")
+
+    for monitor in (Silent(), Raising()):
+        assert "Cancelled" in refused_build(trt, float_graph(), watched_by(monitor))
+    assert sum("step_complete(): KeyError" in each for each in machine.misuses) == 1
 
 
 @pytest.mark.parametrize("fault", ["null_factory", "driver"])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
+import runpy
 from typing import Any
 
 import numpy as np
 import pytest
 from fake_cuda.machine import FakeMachine
 from fake_tensorrt import VERSIONS, make_tensorrt
-from fake_tensorrt.api import load_dump
+from fake_tensorrt.api import ASSETS, load_dump
 from fake_tensorrt.driving import build, open_plan, parse
 from fake_tensorrt.graphs import float_graph
 from fake_tensorrt.module import FUNCTIONS
@@ -130,14 +132,37 @@ def test_everything_that_is_offered_does_something(trt: Any, version: str, dump:
     assert {type(each).__name__ for each in objects} == set(classes) - set(INTERFACES) - {"Dims"}
     for each in objects:
         spec = classes[type(each).__name__]
-        for method in spec.get("methods", {}):
-            assert method == "__init__" or callable(getattr(each._fake, method)), f"{type(each).__name__}.{method}"
+        for method, texts in spec.get("methods", {}).items():
+            for text in [texts] if isinstance(texts, str) else texts:
+                if method != "__init__":
+                    # Every overload of the dump reaches what is behind it.
+                    count = len(parse_signature(text).parameters)
+                    inspect.signature(getattr(each._fake, method)).bind(*range(count))
         for attribute, access in spec.get("properties", {}).items():
             value = getattr(each, attribute)
             if "set" in access and (value is not None or access["set"].startswith("I")):
                 setattr(each, attribute, value)
                 assert getattr(each, attribute) is value or access["get"] == "Dims" or getattr(each, attribute) == value
     opened.close()
+
+
+def test_the_oldest_version_is_the_next_less_what_its_sources_lack() -> None:
+    script = runpy.run_path(str(ASSETS / "trim.py"))
+    older = script["without"](load_dump("8.6.1"), script["ABSENT_IN_8_5"])
+    assert {**older, "about": {}} == {**load_dump("8.5.2"), "about": {}}
+    assert load_dump("8.5.2")["about"] == {"derived_from": "8.6.1", "version": "8.5.2.2", "wheel": ""}
+    with pytest.raises(KeyError):
+        script["without"](older, ("ILayer.metadata",))
+
+
+def test_trimming_again_changes_nothing(dump: dict[str, Any]) -> None:
+    script = runpy.run_path(str(ASSETS / "trim.py"))
+    again = script["trimmed"](dump)
+    assert {**again, "about": {}} == {**dump, "about": {}}
+    assert {name for name in script["KEPT"] if name not in dump["classes"]} <= {
+        *("IInt8Calibrator", "IInt8EntropyCalibrator2", "IInt8MinMaxCalibrator"),
+        *("IProgressMonitor", "ISerializationConfig"),
+    }
 
 
 # By version: 8.5.2, 8.6.1, 10.3, 10.13, 10.16, 11.4.
@@ -236,9 +261,12 @@ def test_dimensions_are_read_like_tuples_and_compared_with_care(trt: Any) -> Non
     dims = trt.Dims([1, 3, 4])
     assert tuple(dims) == (1, 3, 4)
     assert (len(dims), dims[1], dims[1:], dims.MAX_DIMS) == (3, 3, (3, 4), 8)
-    assert dims == trt.Dims((1, 3, 4))
-    with pytest.raises(TypeError, match="tuple"):
-        assert dims == (1, 3, 4)
+    assert dims == (1, 3, 4)
+    assert dims == [1, 3, 4]
+    assert dims != (1, 3)
+    for other in (trt.Dims((1, 3, 4)), None):
+        with pytest.raises(TypeError, match="__eq__"):
+            assert dims == other
     with pytest.raises(ValueError, match="8"):
         trt.Dims(range(9))
 
@@ -261,13 +289,34 @@ def test_interfaces_have_to_be_initialised_and_implemented(trt: Any) -> None:
     with pytest.raises(TypeError, match="must be called when overriding __init__"):
         Forgetful()
 
-    class Empty(trt.IProfiler):  # type: ignore[misc]
-        pass
-
-    with pytest.raises(RuntimeError, match="pure virtual"):
-        Empty().report_layer_time("layer", 1.0)
     with pytest.raises(TypeError, match="incompatible"):
         trt.Builder(object())
+
+
+def test_an_exception_ends_where_the_bindings_call(version: str, capsys: pytest.CaptureFixture[str]) -> None:
+    machine = FakeMachine()
+    trt = make_tensorrt(version, machine)
+    assert trt.IProfiler().report_layer_time("layer", 1.0) is None
+    pure = 'report_layer_time(): Tried to call pure virtual function "IProfiler::report_layer_time"'
+
+    class Raising(trt.ILogger):  # type: ignore[misc, name-defined]
+        def log(self, severity: Any, msg: str) -> None:
+            raise KeyError("boom")
+
+    assert not trt.OnnxParser(trt.Builder(Raising()).create_network(1), Raising()).parse(b"no graph")
+    told = [f"Exception caught in {pure}", "Exception caught in log(): KeyError: 'boom'"]
+    assert [line.removeprefix("[ERROR] ") for line in capsys.readouterr().err.splitlines()] == told
+    assert machine.misuses == [each.replace("Exception caught", "an exception ends") for each in told]
+
+
+def test_objects_of_the_bindings_take_no_attributes_and_derived_ones_do(trt: Any) -> None:
+    class Mine(trt.ILogger):  # type: ignore[misc]
+        pass
+
+    Mine().lines = []
+    for each in (trt.Logger(), trt.ILogger()):
+        with pytest.raises(AttributeError):
+            each.lines = []
 
 
 @pytest.mark.parametrize("version", VERSIONS[:-1])
