@@ -174,6 +174,25 @@ def test_progress_is_passed_on_where_the_version_tells_it(version: str, tmp_path
     assert {detail for *_, detail in listener.steps} > {"Computing profile costs"}
 
 
+class Impatient(Listener):
+    """Presses Ctrl-C at the third event."""
+
+    def advanced(self, task: str, done: int, total: int | None, detail: str = "") -> None:
+        super().advanced(task, done, total, detail)
+        if len(self.steps) == 3:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("version", ["10.3.0", "10.13.3.9", "10.16.1.11", "11.4.0.106"], indirect=True)
+def test_an_interrupt_ends_the_build_and_not_the_library(version: str, tmp_path: Path) -> None:
+    listener = Impatient()
+    with pytest.raises(KeyboardInterrupt):
+        build(GRAPH, tmp_path, listener)
+    assert len(listener.steps) < 6
+    assert not (tmp_path / "engine.plan").exists()
+    build(GRAPH, tmp_path)
+
+
 def test_a_cache_of_times_is_kept_and_used(machine: FakeMachine, tmp_path: Path) -> None:
     folder = tmp_path / "times"
     states = [build(GRAPH, tmp_path, timing_cache=folder)[0].build["timing_cache"] for _ in range(2)]

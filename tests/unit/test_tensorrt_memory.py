@@ -14,7 +14,8 @@ from fake_tensorrt.install import MISSING_LIBRARIES, installed
 from tensorrt_stand_ins import INTERFACES
 
 from edgekit.engines.tensorrt.cuda_errors import cuda_error
-from edgekit.engines.tensorrt.memory import MEMORIES, DeviceMemory, open_memory
+from edgekit.engines.tensorrt.memory import MEMORIES, DeviceFacts, DeviceMemory, open_memory
+from edgekit.engines.tensorrt.memory_cuda_python import CudaPythonBackend
 from edgekit.errors import BadInputError, UnavailableError
 
 ALL_INTERFACES = (*INTERFACES, "cuda-python-12.9")
@@ -173,6 +174,25 @@ def test_a_package_is_chosen_by_name(interface: str) -> None:
         with pytest.raises(BadInputError):
             open_memory("opencl")
     assert not machine.leaks()
+
+
+def test_the_package_that_records_graphs_goes_first_and_the_other_where_it_does_not_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def too_new(self: object, device: int) -> DeviceFacts:
+        raise UnavailableError("CUDA could not count the devices.", found="cudaErrorInsufficientDriver (35)")
+
+    with installed(None, ("pycuda", "cuda-python-13")) as there:
+        first = open_memory()
+        first.close()
+        monkeypatch.setattr(CudaPythonBackend, "describe", too_new)
+        second = open_memory()
+        second.close()
+        assert (first.name, second.name) == ("cuda-python", "pycuda")
+        there.machine.faults = Faults(driver="cudaErrorNoDevice")
+        with pytest.raises(UnavailableError) as raised:
+            open_memory()
+    assert raised.value.found == "cudaErrorInsufficientDriver (35)"
 
 
 def test_without_any_package_both_are_named() -> None:

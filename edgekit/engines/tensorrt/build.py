@@ -145,7 +145,7 @@ class _DeviceBuild:
         choices = BuildChoices(options, precision, pools, batches, shapes.free_batch)
         config = configure(tensorrt, builder, network, choices)
         calibrator = self._calibrate(config)
-        monitor = make_monitor(tensorrt, observer)
+        monitor = make_monitor(tensorrt, observer, self._messages)
         if monitor is not None:
             config.progress_monitor = monitor
         timed = TimedBuild.prepare(tensorrt, config, options, (self._memory.facts, self._machine))
@@ -193,6 +193,7 @@ class _DeviceBuild:
 
     def _built(self, builder: Any, network: Any, config: Any, calibrator: Any | None) -> bytes:
         built = builder.build_serialized_network(network, config)
+        self._messages.raise_interruption()
         if calibrator is not None and calibrator.asked_for_images:
             raise BadInputError(
                 "TensorRT did not take the calibration cache and asked for images instead.",

@@ -136,7 +136,10 @@ def _write_numbers(tensorrt: TensorRt, config: Any, choices: BuildChoices) -> No
         config.max_aux_streams = options.aux_streams
     if options.tactic_sources is not None:
         sources = (getattr(module.TacticSource, name) for name in options.tactic_sources)
-        config.set_tactic_sources(sum(1 << int(source) for source in sources))
+        if not config.set_tactic_sources(sum(1 << int(source) for source in sources)):
+            raise BadInputError(
+                "TensorRT does not accept these tactic sources.", found=", ".join(options.tactic_sources)
+            )
     if options.hardware_compatible:
         levels = module.HardwareCompatibilityLevel
         config.hardware_compatibility_level = getattr(levels, _HARDWARE[options.hardware_compatible])

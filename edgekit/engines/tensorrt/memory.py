@@ -30,8 +30,8 @@ __all__ = [
     "open_memory",
 ]
 
-# The one that JetPack's users have first; both answer alike.
-_ORDER = ("pycuda", "cuda-python")
+# The one that records graphs first; which one was used stands in the runner's info.
+_ORDER = ("cuda-python", "pycuda")
 
 
 @dataclass(frozen=True)
@@ -205,11 +205,11 @@ MEMORIES: Registry[MemoryBackend] = Registry(
 
 def describe_device(name: str = "", device: int = 0) -> DeviceFacts:
     """A device, as the driver describes it; nothing is opened on it. Arguments and errors as `open_memory`."""
-    return _backend(name).describe(device)
+    return _backend(name, device).describe(device)
 
 
 def open_memory(name: str = "", device: int = 0) -> DeviceMemory:
-    """Open a device through the named package, or through the first that can be imported.
+    """Open a device through the named package, or through the first that reaches the device.
 
     Args:
         name: Registry name, or empty for a choice.
@@ -219,22 +219,32 @@ def open_memory(name: str = "", device: int = 0) -> DeviceMemory:
         BadInputError: There is no such name.
         UnavailableError: The packages or the device are not here; the message holds every package's reason.
     """
-    return _backend(name).open(device)
+    return _backend(name, device).open(device)
 
 
-def _backend(name: str) -> MemoryBackend:
+def _backend(name: str, device: int) -> MemoryBackend:
     if name:
         return MEMORIES.load(name)
-    reasons = []
+    missing = []
+    failures: list[UnavailableError] = []
     for each in _ORDER:
         backend = MEMORIES.load(each)
         problem = backend.import_problem()
-        if not problem:
+        if problem:
+            missing.append(f"{each}: {problem}")
+            continue
+        try:
+            backend.describe(device)
+        except UnavailableError as error:
+            # A package for a later CUDA than the driver's imports well; the other may be the one that fits.
+            failures.append(error)
+        else:
             return backend
-        reasons.append(f"{each}: {problem}")
+    if failures:
+        raise failures[0]
     raise UnavailableError(
         "No Python package that reaches CUDA is installed here.",
         expected=" or ".join(_ORDER),
-        found="; ".join(reasons),
+        found="; ".join(missing),
         hint="python -m pip install cuda-python (JetPack 7, CUDA 12 and 13) or pycuda (JetPack 5 and 6)",
     )

@@ -32,11 +32,14 @@ class Messages:
         errors: Texts of errors, the oldest first, at most some hundred.
         warnings: The same of warnings.
         skipped_tactics: Kernels that the builder did not try for want of memory: the engine may be slower for it.
+        interruption: What was raised while the library called us, such as Ctrl-C: it cannot pass through the library,
+            so whoever called the library raises it afterwards, with `raise_interruption`.
     """
 
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     skipped_tactics: int = 0
+    interruption: BaseException | None = None
 
     def take(self, kind: str, text: str) -> None:
         """Keep a message; `kind` is the name of its severity."""
@@ -45,6 +48,12 @@ class Messages:
         kept = {"INTERNAL_ERROR": self.errors, "ERROR": self.errors, "WARNING": self.warnings}.get(kind)
         if kept is not None and len(kept) < _KEPT:
             kept.append(text.strip())
+
+    def raise_interruption(self) -> None:
+        """Raise what could not be raised within the library; nothing where that was nothing."""
+        if self.interruption is not None:
+            interruption, self.interruption = self.interruption, None
+            raise interruption
 
     def summary(self, otherwise: str) -> str:
         """The errors in one line, or `otherwise` where none was logged."""
@@ -61,8 +70,10 @@ def make_logger(tensorrt: TensorRt, messages: Messages) -> Any:
             base.__init__(self)
 
         def log(self, severity: Any, msg: str) -> None:
-            # An exception cannot pass through the library, so nothing here may raise.
-            messages.take(str(severity).rpartition(".")[2].split(":")[0], str(msg))
+            try:
+                messages.take(str(severity).rpartition(".")[2].split(":")[0], str(msg))
+            except BaseException as interruption:
+                messages.interruption = interruption
 
     return Logger()
 

@@ -6,14 +6,16 @@ from typing import Any
 
 from edgekit.core.progress import Observer
 from edgekit.engines.tensorrt.binding import TensorRt
+from edgekit.engines.tensorrt.messages import Messages
 
 __all__ = ["make_monitor"]
 
 
-def make_monitor(tensorrt: TensorRt, observer: Observer) -> Any | None:
+def make_monitor(tensorrt: TensorRt, observer: Observer, messages: Messages) -> Any | None:
     """An `IProgressMonitor`, or None where this version has none. It has to live until the build is done.
 
     Phases lie within each other; the outermost is the task whose steps are counted, and the innermost is its detail.
+    What is raised meanwhile, such as Ctrl-C, ends the build at its next step and is kept as `messages.interruption`.
     """
     if not tensorrt.has("IProgressMonitor") or not tensorrt.has("IBuilderConfig.progress_monitor"):
         return None
@@ -35,8 +37,8 @@ def make_monitor(tensorrt: TensorRt, observer: Observer) -> Any | None:
             _, steps = self._steps.get(phase_name, (0, 0))
             self._steps[phase_name] = (int(step) + 1, steps)
             self._tell("" if phase_name == self._outer else phase_name)
-            # False would end the build.
-            return True
+            # False ends the build.
+            return messages.interruption is None
 
         def phase_finish(self, phase_name: str) -> None:
             _, steps = self._steps.get(phase_name, (0, 0))
@@ -44,8 +46,13 @@ def make_monitor(tensorrt: TensorRt, observer: Observer) -> Any | None:
             self._tell("")
 
         def _tell(self, detail: str) -> None:
-            if self._outer is not None:
-                done, steps = self._steps[self._outer]
+            if self._outer is None:
+                return
+            done, steps = self._steps[self._outer]
+            try:
                 observer.advanced(f"TensorRT: {self._outer}", min(done, steps), steps, detail)
+            except BaseException as interruption:
+                # Raised into the library, it would end the process.
+                messages.interruption = interruption
 
     return Monitor()

@@ -95,6 +95,14 @@ def load_plan(tensorrt: TensorRt, header: PlanHeader, plan: bytes, where: str, h
         # A runtime that logged errors while it was made may end the process when it is used.
         raise plan_failure(messages, where, here)
     if header.dla_core is not None:
+        if header.dla_core >= runtime.num_DLA_cores:
+            raise UnavailableError(
+                "The engine was built for a DLA core that is not here.",
+                where=where,
+                expected=f"DLA core {header.dla_core}",
+                found=f"{runtime.num_DLA_cores} cores on {here}",
+                hint="build it again on this device, without dla_core",
+            )
         runtime.DLA_core = header.dla_core
     if header.version_compatible:
         # Such a plan carries code. Its digest was compared, and whoever opens it has chosen to trust the bundle.
@@ -191,6 +199,9 @@ class PlanSession:
             UnavailableError: TensorRT or the device failed.
         """
         with self.memory.active():
+            if self._loaded is not None:
+                # What is told of a failure is to be of this run.
+                self._loaded.messages.errors.clear()
             self._choose_profile(profile)
             again = self._shapes.get(IMAGE) == images.shape
             if not again:
