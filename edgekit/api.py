@@ -57,6 +57,7 @@ def build(  # noqa: PLR0913 - the main job's options, all by keyword
     target: str = "cpu",
     output: PathLike = "edgekit-build",
     calib: PathLike | None = None,
+    calib_root: PathLike | None = None,
     recipe: Recipe | None = None,
     load: LoadOptions | None = None,
     student_code: str | None = None,
@@ -82,6 +83,7 @@ def build(  # noqa: PLR0913 - the main job's options, all by keyword
         target=target,
         load=load or LoadOptions(),
         calib=None if calib is None else Path(calib),
+        calib_root=None if calib_root is None else Path(calib_root),
         student_code=student_code,
         seed=seed,
     )
@@ -95,7 +97,7 @@ def golden(model: PathLike, data: PathLike, output: PathLike, **options: Any) ->
         model: The teacher's file.
         data: Labelled images.
         output: Folder to fill.
-        **options: calib, recipe, load, seed, observer, as for `build`.
+        **options: calib, calib_root, recipe, load, seed, observer, as for `build`.
     """
     from edgekit.teacher.golden import GoldenRequest
     from edgekit.teacher.golden import golden as run
@@ -163,6 +165,7 @@ def calibrate(  # noqa: PLR0913 - all but three by keyword
     calib: PathLike,
     output: PathLike,
     *,
+    calib_root: PathLike | None = None,
     target: str = "cpu",
     recipe: Recipe | None = None,
     tolerance: Tolerance | None = None,
@@ -173,8 +176,9 @@ def calibrate(  # noqa: PLR0913 - all but three by keyword
 
     Args:
         exported: Folder that `export` filled.
-        calib: Images; no labels.
+        calib: Images, no labels; or the file of a calibration set.
         output: Folder to fill.
+        calib_root: Folder with the images of that set; the folder of its file unless said.
         target: Target name.
         recipe: How ranges are found.
         tolerance: A policy to keep: operations are left in float until it holds (`edgekit.precision.stage`). That it
@@ -195,6 +199,7 @@ def calibrate(  # noqa: PLR0913 - all but three by keyword
         seed=seed,
         max_corrupt_share=recipe.golden.max_corrupt_share,
         tolerance=tolerance,
+        root=None if calib_root is None else Path(calib_root),
     )
     return calibrate_folder(wanted, Path(output), observer)
 
@@ -220,10 +225,13 @@ def qat(  # noqa: PLR0913 - all but three by keyword
         exported: Folder that `export` filled from that student.
         calibrated: Folder that `calibrate` filled from that graph.
         target: Target name.
-        **options: calib, recipe, load, seed, observer, as for `golden`.
+        **options: calib, calib_root, recipe, load, seed, observer, as for `golden`; what decides on the calibration
+            images as for `calibrate`, since training goes on from its ranges on the same images.
     """
     from edgekit.compress.stage import STUDENT_NAME, student_load
     from edgekit.errors import BadInputError
+    from edgekit.export.stage import GRAPH_NAME
+    from edgekit.pipeline.data import final_calibration
     from edgekit.qat.stage import QatRequest
     from edgekit.qat.stage import qat as run
     from edgekit.targets.loader import resolve_target
@@ -235,13 +243,22 @@ def qat(  # noqa: PLR0913 - all but three by keyword
             raise BadInputError(
                 "There are no images to train on: the data holds held-out images only.", where=str(data)
             )
+        # Those that 'calibrate' chose: the ranges that training begins with, and the check of its graph, see one set.
+        calibration, _ = final_calibration(
+            given.images,
+            Path(exported) / GRAPH_NAME,
+            card.input,
+            given.recipe.calibrate,
+            seed=given.seed,
+            observer=given.observer,
+        )
         request = QatRequest(
             teacher=given.model,
             student=Path(student) / STUDENT_NAME,
             exported=Path(exported),
             calibrated=Path(calibrated),
             data=train.for_training(card.input, given.observer),
-            images=given.images.calibration.prepared(card.input),
+            images=calibration.prepared(card.input),
             opset=wanted.opset,
             options=given.recipe.qat,
             compress=given.recipe.compress,

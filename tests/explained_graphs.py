@@ -180,6 +180,19 @@ def gated(seed: int = 0) -> ModelProto:
     return g.model()
 
 
+def slopes_and_products(seed: int = 0) -> ModelProto:
+    """Learned slopes, two results multiplied, a gate before what it gates, and a stored factor for each channel."""
+    g = GraphBuilder(seed=seed)
+    x = g.op("PRelu", g.conv("image", 3, 16, stride=2), g.constant(g.rng.uniform(0.1, 0.4, (16, 1, 1))))
+    y = g.op("Mul", g.conv(x, 16, 16), g.relu(g.conv(x, 16, 16)))
+    squeezed = g.conv(g.relu(g.conv(g.mean(y), 16, 8, kernel=1)), 8, 16, kernel=1)
+    x = g.conv(g.op("Mul", g.op("Sigmoid", squeezed), y), 16, 24)
+    x = g.op("Mul", g.op("PRelu", x, g.constant([0.25])), g.constant(g.rng.uniform(0.5, 1.5, (24, 1, 1))))
+    x = g.relu(g.conv(x, 24, 24))
+    g.pooled_head(x, 24, 5, 64)
+    return g.model()
+
+
 def shuffled(seed: int = 0) -> ModelProto:
     """Split, transposed channels and reshapes between convolutions."""
     g = GraphBuilder(seed=seed)
@@ -234,12 +247,13 @@ def flattened(seed: int = 0) -> ModelProto:
     return g.model()
 
 
-GRAPHS: Mapping[str, Callable[[], ModelProto]] = {
+GRAPHS: Mapping[str, Callable[..., ModelProto]] = {
     "residual": residual,
     "padded-shortcut": padded_shortcut,
     "depthwise-relu6": depthwise_relu6,
     "dense-concat": dense_concat,
     "gated": gated,
+    "slopes-and-products": slopes_and_products,
     "shuffled": shuffled,
     "gradient-head": gradient_head,
     "float-tap": float_tap,

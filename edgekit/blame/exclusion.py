@@ -184,7 +184,7 @@ class _Excluding:
             return
         names = [self._graph.nodes[index].name for index in nodes_that_round(self._graph, self._placement, unit)]
         try:
-            names, placement = self._sound(names)
+            placement = self._placed(names)
         except BadInputError:
             self._skipped[unit.name] = "without it nothing would be left to quantise"
             return
@@ -215,49 +215,9 @@ class _Excluding:
         return Exclusion(self._before, tuple(self._steps), self._skipped, reached)
 
     def _placed(self, names: Sequence[str]) -> Placement:
-        patterns = (*self._before, *(glob.escape(name) for name in names))
+        """What is rounded without these operations and those of earlier steps."""
+        patterns = (*self._before, *(glob.escape(name) for name in (*self._names, *names)))
         return place(self._graph, self._bench.probe.fmt, patterns)
-
-    def _sound(self, names: list[str]) -> tuple[list[str], Placement]:
-        """The names and whatever has to be excluded with them, and what is rounded then.
-
-        TensorRT adds in the kernel of the convolution before an addition, all of it in integers or none of it, and
-        rounds a tensor for all who read it. So with such a convolution goes its addition, with an addition whatever
-        reads its result in integers, and with a convolution whatever reads the same integers.
-        """
-        while True:
-            excluded = [*self._names, *names]
-            placement = self._placed(excluded)
-            if self._bench.probe.fmt.placement != "tensorrt":
-                return names, placement
-            more = [name for name in self._added_with(frozenset(excluded), placement) if name not in excluded]
-            if not more:
-                return names, placement
-            names = [*names, *more]
-
-    def _added_with(self, excluded: frozenset[str], placement: Placement) -> list[str]:
-        """Names of operations that TensorRT would compute half in integers: see `_sound`."""
-        graph, found = self._graph, set[int]()
-        for index, node in enumerate(graph.nodes):
-            if node.op_type == "Add" and index in placement.quantised:
-                before = [graph.nodes[graph.producer[name]] for name in node.input if name in graph.producer]
-                if any(item.op_type == "Conv" and item.name in excluded for item in before):
-                    found.add(index)
-            elif node.op_type == "Add" and node.name in excluded:
-                found.update(self._integer_readers(self._behind_activation(node.output[0]), placement))
-            elif node.op_type == "Conv" and node.name in excluded:
-                found.update(self._integer_readers(node.input[0], placement))
-        return [graph.nodes[index].name for index in sorted(found)]
-
-    @staticmethod
-    def _integer_readers(name: str, placement: Placement) -> set[int]:
-        return {edge.node for edge in placement.dequantised_reads.get(name, ())} & placement.quantised
-
-    def _behind_activation(self, name: str) -> str:
-        readers = self._graph.readers.get(name, ())
-        if len(readers) == 1 and _is_activation(self._graph, readers[0].node):
-            name = self._graph.nodes[readers[0].node].output[0]
-        return name
 
     def _fewest(self, unit: Unit, names: list[str], placement: Placement) -> tuple[list[str], Placement]:
         """Without the operations whose exclusion the unit does not need."""
@@ -266,8 +226,8 @@ class _Excluding:
             fewer = [other for other in kept if other != name]
             if not fewer:
                 continue
-            sound, tried = self._sound(fewer)
-            if len(sound) == len(fewer) and not self._is_rounded(unit, tried):
+            tried = self._placed(fewer)
+            if not self._is_rounded(unit, tried):
                 kept, placement = fewer, tried
         return kept, placement
 

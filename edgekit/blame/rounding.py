@@ -72,12 +72,15 @@ class RoundingBench:
     def __len__(self) -> int:
         return len(self._images)
 
-    def only(self, unit: Unit) -> SampleDrift:
-        """What rounding one unit does to the unrounded graph."""
-        setting = replace(self._none, rounded=frozenset(unit.tensors))
-        if unit.kind == "weight":
-            setting = _with_weights_of(self._none, unit, self._all)
-        return sample_drift(self.unrounded, self._run(setting, unit.name))
+    def only(self, *units: Unit) -> SampleDrift:
+        """What rounding one unit, or a few, does to the unrounded graph."""
+        setting = self._none
+        for unit in units:
+            if unit.kind == "weight":
+                setting = _with_weights_of(setting, unit, self._all)
+            else:
+                setting = replace(setting, rounded=setting.rounded.union(unit.tensors))
+        return sample_drift(self.unrounded, self._run(setting, ", ".join(unit.name for unit in units)))
 
     def all_but(self, unit: Unit) -> SampleDrift:
         """What is left, against the FP32 graph, when everything but one unit is rounded."""

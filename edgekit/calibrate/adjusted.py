@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from edgekit.calibrate.relatives import WeightRelatives
 from edgekit.core.digests import digest_bytes
 from edgekit.errors import IntegrityError
 
-__all__ = ["apply_adjustments", "copies_of"]
+__all__ = ["apply_adjustments"]
 
 
 def apply_adjustments(graph: ExplainedGraph, adjustments: Adjustments) -> ExplainedGraph:
@@ -48,23 +47,6 @@ def apply_adjustments(graph: ExplainedGraph, adjustments: Adjustments) -> Explai
         model = with_input_grid(_reread(model), adjustments.input_grid)
     onnx.checker.check_model(model)
     return _reread(model)
-
-
-def copies_of(graph: ExplainedGraph, weight: str) -> Iterable[tuple[str, bool]]:
-    """Other stored tensors that hold the same matrix or kernel, with whether they hold it transposed.
-
-    The map branch often reads a transposed copy of the classifier's weights.
-    """
-    original = graph.constant(weight)
-    for name in graph.constant_names:
-        shape = graph.constant_shape(name)
-        if name == weight or len(shape) < 2 or shape not in (original.shape, original.shape[::-1]):
-            continue
-        value = graph.constant(name)
-        if np.array_equal(value, original):
-            yield name, False
-        elif np.array_equal(value, original.T):
-            yield name, True
 
 
 def _multiply(relatives: WeightRelatives, values: dict[str, npt.NDArray[Any]], item: ChannelFactors) -> None:

@@ -28,6 +28,7 @@ __all__ = [
     "SET_NAME",
     "CalibrationManifest",
     "ManifestImage",
+    "given_set",
     "items_of_manifest",
     "manifest_of",
     "read_manifest",
@@ -187,12 +188,41 @@ def items_of_manifest(
             where=str(folder),
             expected=f"{len(manifest.images)} images by digest",
             found=f"{len(lost)} of them not: " + _some(lost),
-            hint="point to the folder the set was chosen from, or choose a new set",
+            hint="name the folder that they lie in now with --root, or choose a new set",
         )
     return tuple(
         ImageItem(found[image.digest].path, found[image.digest].name, image.label, None, None, image.digest)
         for image in manifest.images
     )
+
+
+def given_set(
+    calib: Path | None, root: Path | None, otherwise: Path, observer: Observer = NULL_OBSERVER
+) -> tuple[CalibrationManifest, tuple[ImageItem, ...]] | None:
+    """The set in a file, with its images; None where `calib` is no file, and so names a folder to choose from.
+
+    Args:
+        calib: File of a set, or folder of images; None where nothing was said.
+        root: Folder that the set's images lie in, where somebody said so.
+        otherwise: The folder where nobody did.
+        observer: Told of the progress.
+
+    Raises:
+        BadInputError: There is a root and no set whose images it could hold; or as `items_of_manifest`.
+        IntegrityError: The set is malformed.
+    """
+    if calib is None or not calib.is_file():
+        if root is not None:
+            raise BadInputError(
+                "A folder for a calibration set's images was named, and no set.",
+                where=str(root),
+                expected=f"the file of a set, such as {SET_NAME}, as calibration images",
+                found="none" if calib is None else f"{calib}, which is no file",
+                hint="give the set with --calib, or the folder itself with --calib and no --root",
+            )
+        return None
+    manifest = read_manifest(calib)
+    return manifest, items_of_manifest(manifest, otherwise if root is None else root, observer)
 
 
 def _by_digest(files: Sequence[ListedImage], wanted: Collection[str], observer: Observer) -> dict[str, ListedImage]:

@@ -3,7 +3,8 @@
 TensorRT moves QuantizeLinear upwards and DequantizeLinear downwards through operations that commute, folds ReLU and
 additions into the convolution before them, and takes the next operation's QuantizeLinear as that kernel's output
 quantiser. So a pair behind a convolution is in the way, except on the skip side of a residual addition, which must be
-integers for convolution, addition and ReLU to become one integer kernel. Rules from TensorRT's public headers and the
+integers for convolution, addition and ReLU to become one integer kernel. Where the convolution stays in float, it does
+the addition in float, and what it computes is rounded nowhere on the way. Rules from TensorRT's public headers and the
 code of NVIDIA's Model-Optimizer.
 """
 
@@ -26,6 +27,7 @@ __all__ = ["place_for_tensorrt"]
 
 _NARROW = 16
 _UNWANTED = "nothing that reads it computes in integers"
+_ADDED_IN_FLOAT = "the convolution that does the addition stays in float"
 
 
 def place_for_tensorrt(graph: ExplainedGraph, excluded: Mapping[int, str]) -> Placement:
@@ -90,6 +92,8 @@ class _Placing:
             self.left_float[index] = "one of its inputs is stored"
         elif self._result(index) not in self.paired:
             self.left_float[index] = _UNWANTED
+        elif node.op_type == "Add" and self._is_added_in_float(index):
+            self.left_float[index] = _ADDED_IN_FLOAT
         else:
             self.quantised.add(index)
             self.paired.update(self._quantised_inputs(index))
@@ -112,6 +116,15 @@ class _Placing:
             # The longer branch ends in the kernel that does the addition; the shorter one is computed before it.
             bare = [max(bare, key=lambda name: self._branch_length(name, inputs))]
         return tuple(name for name in inputs if name != bare[0])
+
+    def _is_added_in_float(self, index: int) -> bool:
+        """True where no integer convolution can do the addition, and one in float can."""
+        inputs = tuple(self.graph.nodes[index].input)
+        return not any(self._is_bare(name) for name in inputs) and any(
+            (producer := self.graph.producer.get(name)) in self.left_float
+            and self.graph.nodes[producer].op_type == "Conv"
+            for name in inputs
+        )
 
     def _is_bare(self, name: str) -> bool:
         """True for the result of an integer convolution that nobody else reads."""

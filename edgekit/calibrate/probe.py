@@ -16,12 +16,13 @@ import onnx
 from onnx import TensorProto, helper
 
 from edgekit.attribution.spec import OWN_CLASS
-from edgekit.calibrate.adjusted import apply_adjustments, copies_of
+from edgekit.calibrate.adjusted import apply_adjustments
 from edgekit.calibrate.adjustments import offsets_of
 from edgekit.calibrate.formats import NumberFormat, QuantParams, number_format
 from edgekit.calibrate.graph import CLASS_INDEX, IMAGE, LOGITS, ExplainedGraph
 from edgekit.calibrate.placement import Placement, WeightUse, place
 from edgekit.calibrate.qdq import quantised_weight, write_qdq
+from edgekit.calibrate.relatives import WeightRelatives
 from edgekit.calibrate.runtime import open_session, run_session
 from edgekit.calibrate.scale_table import ScaleTable
 from edgekit.interface.batches import filled
@@ -243,14 +244,15 @@ class _Rewriting:
 
     def _stored_copies(self, graph: ExplainedGraph) -> list[Any]:
         """Nodes that make what the map branch reads of a weight, where the Q/DQ graph stores that as float."""
-        nodes = []
+        nodes: list[Any] = []
+        relatives = WeightRelatives(graph)
         for weight in self.weights:
             self._stored[f"{weight}/rounded"] = f"{weight}/dequantised"
-            for copy, transposed in copies_of(graph, weight):
-                self._stored[f"{copy}/rounded"] = f"{weight}/dequantised"
-                if transposed:
-                    self._stored[f"{copy}/rounded"] = f"{copy}/turned"
-                    nodes.append(helper.make_node("Transpose", [f"{weight}/dequantised"], [f"{copy}/turned"]))
+            for copy in relatives.copies(weight):
+                self._stored[f"{copy.name}/rounded"] = f"{weight}/dequantised"
+                if copy.transposed:
+                    self._stored[f"{copy.name}/rounded"] = f"{copy.name}/turned"
+                    nodes.append(helper.make_node("Transpose", [f"{weight}/dequantised"], [f"{copy.name}/turned"]))
         return nodes
 
     def rewritten(self, original: Any) -> list[Any]:

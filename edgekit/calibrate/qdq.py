@@ -17,6 +17,7 @@ from edgekit.calibrate.adjustments import offsets_of
 from edgekit.calibrate.formats import NumberFormat, number_format
 from edgekit.calibrate.graph import IMAGE, Edge, ExplainedGraph
 from edgekit.calibrate.placement import Placement, WeightUse, place
+from edgekit.calibrate.relatives import WeightRelatives
 from edgekit.calibrate.scale_table import ActivationScale, ScaleTable, WeightScale
 from edgekit.errors import BadInputError, IntegrityError
 
@@ -27,7 +28,8 @@ def write_qdq(graph: ExplainedGraph, table: ScaleTable) -> Any:
     """Quantise `graph` as `table` says.
 
     The forward path computes in the table's number format as far as the runtime's kernels allow. The map branch stays
-    in float and reads what the forward path computes: dequantised activations, and weights as they were rounded.
+    in float and reads what the forward path computes: dequantised activations, and weights and their copies as they
+    were rounded. What is a weight's relative and no copy stays as it is: see `relatives`.
 
     Args:
         graph: The FP32 graph.
@@ -238,20 +240,17 @@ class _Writer:
         self.renamed[Edge(use.node, 2)] = output
 
     def _map_copies(self) -> None:
-        """Let the map branch read rounded weights, where it reads a quantised weight or a transposed copy of one."""
-        originals = {name: self.graph.constant(name) for name in self.table.weights}
-        for copy in self.graph.constant_names:
-            edges = [edge for edge in self.graph.readers.get(copy, ()) if edge.node not in self.forward]
-            if not edges or len(self.graph.constant_shape(copy)) < 2:
-                continue
-            value = self.graph.constant(copy)
-            likely = {copy: value} if copy in originals else originals
-            for name, original in likely.items():
-                same, transposed = np.array_equal(value, original), np.array_equal(value, original.T)
-                if same or transposed:
-                    output = self._rounded(name, copy, transposed=not same)
-                    self.renamed.update(dict.fromkeys(edges, output))
-                    break
+        """Let the map branch read rounded weights, where it reads a quantised weight or a copy of one."""
+        relatives = WeightRelatives(self.graph)
+        copies: dict[str, tuple[str, bool]] = {name: (name, False) for name in self.table.weights}
+        for weight in self.table.weights:
+            for copy in relatives.copies(weight):
+                copies.setdefault(copy.name, (weight, copy.transposed))
+        for name in (name for name in self.graph.constant_names if name in copies):
+            edges = [edge for edge in self.graph.readers.get(name, ()) if edge.node not in self.forward]
+            if edges:
+                weight, transposed = copies[name]
+                self.renamed.update(dict.fromkeys(edges, self._rounded(weight, name, transposed=transposed)))
 
     def _rounded(self, weight: str, copy: str, *, transposed: bool) -> str:
         """Rounded weights in float for the map branch.

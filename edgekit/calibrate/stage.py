@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -189,7 +189,7 @@ def quantise_graph(  # noqa: PLR0913 - everything a method may draw on, the rare
         placement = place(adjusted, fmt, options.exclude)
     table = table_from_ranges(adjusted, placement, fmt, solution, provenance)
     model = write_qdq(graph, table)
-    check_rules(model, fmt)
+    check_rules(model, fmt, options.exclude)
     _note_float_weights(adjusted, placement, options, observer)
     return QuantisedGraph(model, table, adjusted, placement, solution)
 
@@ -261,9 +261,15 @@ def _facts(result: QuantisedGraph, images: int) -> dict[str, JsonValue]:
     }
 
 
-def check_rules(model: Any, fmt: NumberFormat) -> None:
-    """Raise `DefectError` where a Q/DQ `onnx.ModelProto` breaks a rule of the runtime it was placed for."""
-    violations = check_tensorrt_rules(model) if fmt.placement == "tensorrt" else ()
+def check_rules(model: Any, fmt: NumberFormat, exclude: Iterable[str] = ()) -> None:
+    """Raise `DefectError` where a Q/DQ `onnx.ModelProto` breaks a rule of the runtime it was placed for.
+
+    Args:
+        model: The graph.
+        fmt: The number format that it was placed for.
+        exclude: The patterns that it was placed with.
+    """
+    violations = check_tensorrt_rules(model, exclude) if fmt.placement == "tensorrt" else ()
     if violations:
         raise DefectError(
             "The quantised graph breaks a rule of its runtime.", where=fmt.name, found="; ".join(violations[:3])

@@ -5,7 +5,8 @@ Written from the rules and not from our placement, so that the one can be tested
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
@@ -18,20 +19,23 @@ __all__ = ["check_tensorrt_rules"]
 _PAIR = ("QuantizeLinear", "DequantizeLinear")
 
 
-def check_tensorrt_rules(model: Any) -> tuple[str, ...]:
+def check_tensorrt_rules(model: Any, exclude: Iterable[str] = ()) -> tuple[str, ...]:
     """What TensorRT would refuse or fail to fuse in a Q/DQ graph.
 
     Args:
         model: An `onnx.ModelProto` with explicit QuantizeLinear and DequantizeLinear.
+        exclude: Patterns of names of operations that somebody wants in float, as `calibrate.exclude`. An addition among
+            them need not fuse into an integer kernel.
 
     Returns:
         A sentence for each violation, empty for a sound graph.
     """
-    return tuple(_Checker(model).violations())
+    return tuple(_Checker(model, tuple(exclude)).violations())
 
 
 class _Checker:
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, exclude: tuple[str, ...]) -> None:
+        self.exclude = exclude
         self.nodes = tuple(model.graph.node)
         self.stored = {tensor.name: tensor for tensor in model.graph.initializer}
         self.stored |= {
@@ -122,12 +126,33 @@ class _Checker:
             yield f"{node.name}: a pair stands between a convolution and the operation it fuses with"
 
     def _addition(self, node: Any) -> Iterator[str]:
+        if not self._is_residual(node) or any(fnmatchcase(node.name, pattern) for pattern in self.exclude):
+            return
         pairs = [self._pair_of(name) is not None for name in node.input]
-        from_conv = [origin is not None and origin.op_type == "Conv" for origin in map(self._origin, node.input)]
-        if all(pairs) and any(from_conv):
+        if all(pairs):
             yield f"{node.name}: both inputs are quantised, so the convolution cannot do the addition"
-        if not any(pairs) and any(from_conv) and self._feeds_quantiser(node):
+        if not any(pairs) and self._feeds_quantiser(node):
             yield f"{node.name}: the skip input is not quantised although the result is"
+
+    def _is_residual(self, node: Any) -> bool:
+        """True for an addition of two computed tensors that an integer convolution could do, reading one of them."""
+        if any(name in self.stored for name in node.input):
+            return False
+        origins = [self._origin(name) for name in node.input]
+        return any(
+            origin is not None
+            and origin.op_type == "Conv"
+            and self._pair_of(origin.input[0]) is not None
+            and self._is_read_once(origin.output[0])
+            for origin in origins
+        )
+
+    def _is_read_once(self, name: str) -> bool:
+        """True where one operation reads a tensor, looking through a pair."""
+        readers = self.readers.get(name, [])
+        while len(readers) == 1 and readers[0].op_type in _PAIR:
+            readers = self.readers.get(readers[0].output[0], [])
+        return len(readers) == 1
 
     def _feeds_quantiser(self, node: Any) -> bool:
         following = self.readers.get(node.output[0], [])

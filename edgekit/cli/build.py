@@ -10,6 +10,7 @@ import click
 from edgekit.cli.model_options import model_options
 from edgekit.cli.options import (
     calib_option,
+    calib_root_option,
     data_option,
     dry_run_option,
     json_option,
@@ -36,6 +37,7 @@ __all__ = ["command"]
 @target_option
 @data_option
 @calib_option
+@calib_root_option("the folder of --data")
 @recipe_option
 @student_option
 @policy_option
@@ -51,6 +53,7 @@ def command(
     target: str,
     data: Path,
     calib: Path | None,
+    calib_root: Path | None,
     recipe: str,
     student_code: str | None,
     policy: str | None,
@@ -85,6 +88,7 @@ def command(
         target=target,
         load=load,
         calib=calib,
+        calib_root=calib_root,
         student_code=student_code,
         seed=seed,
         engine=EngineOptions(threads=threads),

@@ -10,6 +10,7 @@ import click
 
 from edgekit.cli.options import (
     FILE,
+    calib_root_option,
     json_option,
     output_option,
     quiet_option,
@@ -32,8 +33,13 @@ _CODES = {"pass": ExitCode.OK, "fail": ExitCode.GATE_FAILED, "inconclusive": Exi
 @click.command("calibrate")
 @click.argument("exported", type=FILE, metavar="EXPORT_DIR")
 @click.option(
-    "--calib", type=FILE, required=True, metavar="DIR", help="Images that the INT8 ranges are found on; no labels."
+    "--calib",
+    type=FILE,
+    required=True,
+    metavar="DIR|SET",
+    help="Images that the INT8 ranges are found on, no labels; or the file of a calibration set, which decides alone.",
 )
+@calib_root_option("the folder of the set's file")
 @target_option
 @recipe_option
 # Named here and not read from the registry: help has to answer without numpy.
@@ -79,6 +85,7 @@ _CODES = {"pass": ExitCode.OK, "fail": ExitCode.GATE_FAILED, "inconclusive": Exi
 def command(
     exported: Path,
     calib: Path,
+    calib_root: Path | None,
     target: str,
     recipe: str,
     method: str | None,
@@ -109,7 +116,15 @@ def command(
     chosen = _overridden(read_recipe(recipe), {"method": method, "selection": selection})
     with make_observer(quiet) as observer:
         record = calibrate(
-            exported, calib, output, target=target, recipe=chosen, tolerance=kept, seed=seed, observer=observer
+            exported,
+            calib,
+            output,
+            calib_root=calib_root,
+            target=target,
+            recipe=chosen,
+            tolerance=kept,
+            seed=seed,
+            observer=observer,
         )
     if kept is not None and not as_json:
         click.echo(_render(record))

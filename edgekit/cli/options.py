@@ -17,6 +17,7 @@ __all__ = [
     "Decorator",
     "bundle_argument",
     "calib_option",
+    "calib_root_option",
     "data_option",
     "dry_run_option",
     "json_option",
@@ -62,8 +63,25 @@ data_option: Decorator[Any] = click.option(
     "--data", type=FILE, required=True, metavar="DIR", help="Images: a folder per class, or a folder and labels file."
 )
 calib_option: Decorator[Any] = click.option(
-    "--calib", type=FILE, metavar="DIR", help="Images that the INT8 ranges are found on. [default: those of --data]"
+    "--calib",
+    type=FILE,
+    metavar="DIR|SET",
+    help="Images that the INT8 ranges are found on, or the file of a calibration set. [default: those of --data]",
 )
+
+
+def calib_root_option(default: str) -> Decorator[Any]:
+    """`--root DIR`; where a set's images lie unless it is given differs from command to command."""
+    return click.option(
+        "--root",
+        "calib_root",
+        type=FILE,
+        metavar="DIR",
+        help="Where --calib is a calibration set: the folder that its images lie in, moved and renamed or not. "
+        f"[default: {default}]",
+    )
+
+
 recipe_option: Decorator[Any] = click.option(
     "--recipe",
     default="default",

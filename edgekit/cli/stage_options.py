@@ -10,6 +10,7 @@ from typing import Any
 from edgekit.cli.model_options import model_options
 from edgekit.cli.options import (
     calib_option,
+    calib_root_option,
     data_option,
     json_option,
     model_argument,
@@ -44,7 +45,7 @@ def stage_command(output: str, help: str) -> Callable[[Callable[..., Any]], Call
             from edgekit.cli.results import print_record
             from edgekit.config.recipe import read_recipe
 
-            common = {name: given.pop(name) for name in ("calib", "load", "seed")}
+            common = {name: given.pop(name) for name in ("calib", "calib_root", "load", "seed")}
             with make_observer(quiet) as observer:
                 run = chosen(**given)
                 record = run(model, data, output, recipe=read_recipe(recipe), observer=observer, **common)
@@ -59,6 +60,7 @@ def stage_command(output: str, help: str) -> Callable[[Callable[..., Any]], Call
             seed_option,
             output_option(output, help),
             recipe_option,
+            calib_root_option("the folder of --data"),
             calib_option,
             data_option,
             model_argument,

@@ -11,8 +11,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
+from edgekit.calibrate.manifest import CalibrationManifest
 from edgekit.compress.distillation.trust import with_named_student
 from edgekit.compress.options import CompressOptions
 from edgekit.compress.outline import check_format, outline, reason_to_skip
@@ -23,6 +24,7 @@ from edgekit.core.progress import NULL_OBSERVER, Observer
 from edgekit.core.stages import StageRecord
 from edgekit.engines.protocol import EngineOptions
 from edgekit.errors import BadInputError
+from edgekit.images.views import ImageView
 from edgekit.pipeline.data import BuildData, DataRequest, final_calibration, load_data
 from edgekit.pipeline.engines import EnginesRequest, engine_for, run_engines
 from edgekit.pipeline.folders import BuildFolders
@@ -49,7 +51,8 @@ class BuildRequest:
         recipe: How to build.
         target: Target name.
         load: How to load the model.
-        calib: Calibration images; None draws them from `data`.
+        calib: Calibration images, or the file of a calibration set; None draws them from `data`.
+        calib_root: Folder with the images of that set; None for `data`.
         student_code: The student's architecture as the user named it; see `CompressRequest`.
         seed: Of every random choice.
         engine: How engines run.
@@ -62,6 +65,7 @@ class BuildRequest:
     target: str = "cpu"
     load: LoadOptions = field(default_factory=LoadOptions)
     calib: Path | None = None
+    calib_root: Path | None = None
     student_code: str | None = None
     seed: int = 0
     engine: EngineOptions = field(default_factory=EngineOptions)
@@ -126,7 +130,9 @@ def plan(request: BuildRequest, observer: Observer = NULL_OBSERVER) -> Plan:
         observer.noted(note)
     compressing = request.recipe.compress
     check_format(compressing, teacher.capabilities, format_name=teacher.format, where=str(request.model))
-    wanted = DataRequest.from_recipe(request.recipe, request.data, request.calib, request.seed)
+    wanted = DataRequest.from_recipe(
+        request.recipe, request.data, request.calib, request.seed, calib_root=request.calib_root
+    )
     data = load_data(wanted, teacher.card, observer)
     if reason_to_skip(compressing, has_images=data.train is not None) is None:
         from edgekit.compress.preparation import prepare
@@ -181,9 +187,10 @@ def build(request: BuildRequest, observer: Observer = NULL_OBSERVER) -> BuildRes
     checked = plan(request, observer)
     folders = BuildFolders(request.output, trained_quantised=request.recipe.qat.epochs > 0)
     records = _student(checked, folders, observer)
-    records["calibrate"] = _calibrated(checked, folders, observer)
+    calibration = _calibration_images(checked, folders, observer)
+    records["calibrate"] = _calibrated(checked, folders, calibration, observer)
     if request.recipe.qat.epochs > 0:
-        records["qat"] = _trained_quantised(checked, folders, records["compress"], observer)
+        records["qat"] = _trained_quantised(checked, folders, records["compress"], calibration[0], observer)
     wanted = EnginesRequest(
         folders=folders,
         engine=checked.engine,
@@ -262,18 +269,27 @@ def _for_target(options: CompressOptions, target: Target) -> CompressOptions:
     return replace(options, prune=replace(options.prune, round_to=multiple))
 
 
-def _calibrated(checked: Plan, folders: BuildFolders, observer: Observer) -> StageRecord:
+_Calibration: TypeAlias = tuple[ImageView, CalibrationManifest]
+
+
+def _calibration_images(checked: Plan, folders: BuildFolders, observer: Observer) -> _Calibration:
+    """What every stage behind the export calibrates or checks with."""
+    from edgekit.export.stage import GRAPH_NAME
+
+    spec, options, graph = checked.teacher.card.input, checked.request.recipe.calibrate, folders.export / GRAPH_NAME
+    return final_calibration(checked.data, graph, spec, options, seed=checked.request.seed, observer=observer)
+
+
+def _calibrated(checked: Plan, folders: BuildFolders, calibration: _Calibration, observer: Observer) -> StageRecord:
     from edgekit.calibrate.stage import CalibrateRequest, calibrate
     from edgekit.export.stage import GRAPH_NAME
 
-    spec, options = checked.teacher.card.input, checked.request.recipe.calibrate
-    graph = folders.export / GRAPH_NAME
-    view, written = final_calibration(checked.data, graph, spec, options, seed=checked.request.seed, observer=observer)
+    spec, (view, written) = checked.teacher.card.input, calibration
     wanted = CalibrateRequest(
-        graph=graph,
+        graph=folders.export / GRAPH_NAME,
         images=view.prepared(spec),
         number_format=checked.target.number_format,
-        options=options,
+        options=checked.request.recipe.calibrate,
         input=spec,
         written=written,
     )
@@ -281,7 +297,7 @@ def _calibrated(checked: Plan, folders: BuildFolders, observer: Observer) -> Sta
 
 
 def _trained_quantised(
-    checked: Plan, folders: BuildFolders, compressed: StageRecord, observer: Observer
+    checked: Plan, folders: BuildFolders, compressed: StageRecord, calibration: ImageView, observer: Observer
 ) -> StageRecord:
     from edgekit.compress.stage import STUDENT_NAME, student_load
     from edgekit.qat.stage import QatRequest, qat
@@ -295,7 +311,7 @@ def _trained_quantised(
         exported=folders.export,
         calibrated=folders.calibrate,
         data=data.train.for_training(card.input, observer),
-        images=data.calibration.prepared(card.input),
+        images=calibration.prepared(card.input),
         opset=checked.target.opset,
         options=recipe.qat,
         compress=recipe.compress,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edgekit.attribution.spec import MapSpec
 from edgekit.bundle.golden import read_golden
-from edgekit.calibrate.manifest import CalibrationManifest, items_of_manifest, manifest_of, read_manifest
+from edgekit.calibrate.manifest import CalibrationManifest, given_set, manifest_of
 from edgekit.calibrate.options import CalibrateOptions
 from edgekit.calibrate.selection import select_images
 from edgekit.calibrate.stage import CalibrateRequest, calibrate
@@ -44,7 +44,7 @@ class FolderCalibration:
         seed: Of the choice of images.
         max_corrupt_share: Share of unreadable files that is tolerated.
         tolerance: What has to be kept; None quantises everything that can be.
-        root: Folder with the images of a calibration set.
+        root: Folder with the images of a calibration set; None for the folder that the set's file lies in.
     """
 
     exported: Path
@@ -67,14 +67,11 @@ def calibrate_folder(wanted: FolderCalibration, destination: Path, observer: Obs
 
     Raises:
         BadInputError: The images or the golden set cannot be used; or as `calibrate` and `find_budget`.
-        IntegrityError: The exported folder's description is malformed.
+        IntegrityError: The exported folder's description or the calibration set is malformed.
     """
     card, map_spec = _described(wanted.exported / _INTERFACE_NAME)
-    if wanted.calib.is_file():
-        given = read_manifest(wanted.calib)
-        items = items_of_manifest(given, wanted.root or wanted.calib.parent, observer)
-    else:
-        given, items = None, _read(wanted, observer)
+    found = given_set(wanted.calib, wanted.root, wanted.calib.parent, observer)
+    given, items = found or (None, _read(wanted, observer))
     if wanted.tolerance is None:
         view, written = (ImageView(items), given) if given else _chosen(items, wanted, card, observer)
         request = CalibrateRequest(

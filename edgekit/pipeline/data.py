@@ -9,9 +9,8 @@ from typing import TypeAlias
 
 from edgekit.calibrate.manifest import (
     CalibrationManifest,
-    items_of_manifest,
+    given_set,
     manifest_of,
-    read_manifest,
     refuse_leak,
 )
 from edgekit.calibrate.options import CalibrateOptions
@@ -93,7 +92,8 @@ def load_data(request: DataRequest, card: ModelCard, observer: Observer = NULL_O
 
     Raises:
         BadInputError: No usable images, too many unreadable ones, fewer than two classes, or calibration images that
-            are also in the golden set.
+            are also in the golden set, or not where their set says, or of no set though a folder for one is named.
+        IntegrityError: The calibration set is malformed.
     """
     found = read_imageset(request.data, card.classes, max_corrupt_share=request.max_corrupt_share, observer=observer)
     for rejected in found.rejected:
@@ -112,11 +112,11 @@ def load_data(request: DataRequest, card: ModelCard, observer: Observer = NULL_O
             where=str(request.data),
             hint="put held-out images under val/, or give one folder without splits and edgekit divides it",
         )
-    given = read_manifest(request.calib) if request.calib is not None and request.calib.is_file() else None
-    if given is None:
+    found_set = given_set(request.calib, request.calib_root, request.data, observer)
+    if found_set is None:
         calibration, candidates = _drawn(request, split.train, observer)
     else:
-        calibration, candidates = items_of_manifest(given, request.calib_root or request.data, observer), ()
+        calibration, candidates = found_set[1], ()
     if not calibration:
         raise BadInputError(
             "There are no images to calibrate on: the data holds held-out images only.",
@@ -133,7 +133,7 @@ def load_data(request: DataRequest, card: ModelCard, observer: Observer = NULL_O
         calibration=ImageView(calibration),
         golden=ImageView(golden),
         candidates=ImageView(candidates) if candidates else None,
-        calibration_set=given,
+        calibration_set=None if found_set is None else found_set[0],
     )
 
 

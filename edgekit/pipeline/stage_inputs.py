@@ -52,6 +52,7 @@ def stage_inputs(  # noqa: PLR0913 - all but two by keyword
     data: str | Path,
     *,
     calib: str | Path | None = None,
+    calib_root: str | Path | None = None,
     recipe: Recipe | None = None,
     load: LoadOptions | None = None,
     seed: int = 0,
@@ -63,7 +64,8 @@ def stage_inputs(  # noqa: PLR0913 - all but two by keyword
     Args:
         model: A model's file, or the name of one that a library knows.
         data: Labelled images.
-        calib: Other images to find ranges on.
+        calib: Other images to find ranges on, or the file of a calibration set.
+        calib_root: Folder with the images of that set; `data` unless said.
         recipe: How many images serve for what; the default recipe unless said.
         load: How to load the model.
         seed: Decides which images are drawn.
@@ -88,5 +90,9 @@ def stage_inputs(  # noqa: PLR0913 - all but two by keyword
         if compressing is not None:
             # Before the images are read; the stage looks again.
             check_format(compressing, loaded.capabilities, format_name=loaded.format, where=str(model))
-        wanted = DataRequest.from_recipe(recipe, Path(data), None if calib is None else Path(calib), seed)
+        wanted = DataRequest.from_recipe(recipe, Path(data), _path(calib), seed, calib_root=_path(calib_root))
         yield StageInputs(path, load, recipe, seed, observer, loaded, load_data(wanted, loaded.card, observer))
+
+
+def _path(said: str | Path | None) -> Path | None:
+    return None if said is None else Path(said)

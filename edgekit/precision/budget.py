@@ -144,7 +144,7 @@ def budget_of(
     latency = _latency(request, prepared, laboratory, {name: candidates[name] for name in kept}, golden, observer)
     choice = choose(candidates, latency)
     pool = {name: candidates[name] for name in kept}
-    notes = _notes(request, prepared, laboratory, candidates, latency, choice)
+    notes = _notes(request, prepared, candidates, latency, choice)
     front = frontier(pool, latency.milliseconds if latency.known else None)
     return Budget(candidates, kept, front, choice, latency, ranking, search, notes), laboratory
 
@@ -215,7 +215,6 @@ def _latency(
 def _notes(
     request: BudgetRequest,
     prepared: Prepared,
-    laboratory: Laboratory,
     candidates: Mapping[str, Candidate],
     latency: CandidateLatency,
     choice: Choice,
@@ -235,7 +234,4 @@ def _notes(
         notes.append("sizes are of ONNX graphs, which hold float weights in this number format: engines' differ")
     if any(item.recalibrated for item in candidates.values()):
         notes.append("some candidates round tensors that full INT8 does not, and were calibrated anew")
-    if laboratory.refused:
-        count = len(laboratory.refused)
-        notes.append(f"{count} assignments tried break rules of the target's runtime and were passed over")
     return tuple(notes)

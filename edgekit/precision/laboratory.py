@@ -6,24 +6,22 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from edgekit.bundle.golden import GoldenSet
 from edgekit.calibrate.adjusted import apply_adjustments
-from edgekit.calibrate.formats import NumberFormat, number_format
+from edgekit.calibrate.formats import number_format
 from edgekit.calibrate.graph import ExplainedGraph
 from edgekit.calibrate.placement import place
 from edgekit.calibrate.qdq import serialise, write_qdq
 from edgekit.calibrate.scale_table import SCALES_NAME, ScaleTable, write_scales
-from edgekit.calibrate.stage import MODEL_NAME
-from edgekit.calibrate.tensorrt_rules import check_tensorrt_rules
+from edgekit.calibrate.stage import MODEL_NAME, check_rules
 from edgekit.core.canonical import dump_canonical, read_json, write_json
 from edgekit.core.digests import digest_bytes, digest_file
 from edgekit.core.files import atomic_directory, write_bytes
 from edgekit.core.progress import NULL_OBSERVER, Observer
 from edgekit.engines.protocol import EngineOptions
 from edgekit.engines.registry import ENGINES
-from edgekit.errors import DefectError, EdgekitError
+from edgekit.errors import EdgekitError
 from edgekit.policy.policy import Policy
 from edgekit.policy.verdict import judge
 from edgekit.precision.assignment import Operation, exclude_patterns, leaves_nothing
@@ -73,7 +71,6 @@ class Laboratory:
 
     Attributes:
         measured: Every candidate so far.
-        refused: What was lifted in assignments whose graphs break a rule of the target's runtime.
     """
 
     def __init__(self, subject: Subject, folder: Path, observer: Observer = NULL_OBSERVER) -> None:
@@ -81,7 +78,6 @@ class Laboratory:
         self._folder = folder
         self._observer = observer
         self.measured: list[Candidate] = []
-        self.refused: list[tuple[str, ...]] = []
 
     @property
     def everything(self) -> frozenset[str]:
@@ -89,12 +85,8 @@ class Laboratory:
         return frozenset(item.name for item in self._subject.operations)
 
     def holds(self, lifted: frozenset[str]) -> bool:
-        """Whether the policy holds with these lifted. Of what the target's runtime cannot take, it does not."""
-        try:
-            return self.measure(lifted).holds
-        except _RefusedError:
-            self.refused.append(tuple(sorted(lifted)))
-            return False
+        """Whether the policy holds with these lifted."""
+        return self.measure(lifted).holds
 
     def measure(self, lifted: frozenset[str]) -> Candidate:
         """Measure an assignment, or recall it.
@@ -138,7 +130,7 @@ class Laboratory:
             else:
                 table, recalibrated = self._table(lifted)
                 model = write_qdq(self._subject.graph, table)
-                _check_rules(model, number_format(table.number_format))
+                check_rules(model, number_format(table.number_format), table.provenance.exclude)
                 write_bytes(graph_file, serialise(model))
                 write_scales(staging / SCALES_NAME, table)
                 int8 = _int8_nodes(self._subject.graph, table)
@@ -154,11 +146,7 @@ class Laboratory:
         table = lifted_table(subject.graph, subject.table, exclude)
         if table is not None:
             return table, False
-        try:
-            return subject.recalibrate(exclude), True
-        except DefectError as cause:
-            # The only one that calibration raises: its graph breaks a rule of the runtime, as `_check_rules` would say.
-            raise _RefusedError(cause.found) from cause
+        return subject.recalibrate(exclude), True
 
     def _judged(
         self, folder: Path, lifted: tuple[str, ...], int8: tuple[str, ...], *, is_fp32: bool, recalibrated: bool
@@ -184,15 +172,6 @@ class Laboratory:
             recalibrated=recalibrated,
             model=digest_file(folder / MODEL_NAME),
         )
-
-
-class _RefusedError(Exception):
-    """A graph breaks a rule of the target's runtime."""
-
-
-def _check_rules(model: Any, fmt: NumberFormat) -> None:
-    if fmt.placement == "tensorrt" and (violations := check_tensorrt_rules(model)):
-        raise _RefusedError(violations[0])
 
 
 def _recalled(folder: Path) -> Candidate | None:

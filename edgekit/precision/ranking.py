@@ -1,8 +1,14 @@
-"""How much each operation's rounding moves maps and logits: the order in which operations are lifted."""
+"""How much each operation's rounding moves maps and logits: the order in which operations are lifted.
+
+Rounding is measured as `edgekit.blame` measures it, on its bench and by its account of which operations round a
+tensor. What is ranked differs. Blame orders tensors, since it tells what moved the maps; an assignment lifts
+operations, and all tensors that one rounds count together. Nor does the order need blame's intervals over images: the
+search measures what it suggests.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,10 +16,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgekit.calibrate.drift import Drift, drift_of, relative_drift
+from edgekit.blame.exclusion import nodes_that_round
+from edgekit.blame.rounding import RoundingBench, SampleDrift, own_classes
+from edgekit.calibrate.drift import Drift, relative_drift
 from edgekit.calibrate.graph import ExplainedGraph
-from edgekit.calibrate.placement import ACTIVATION_OPS, Placement, place
-from edgekit.calibrate.probe import Probe, float_answers
+from edgekit.calibrate.placement import place
 from edgekit.calibrate.scale_table import ScaleTable
 from edgekit.core.canonical import read_json, write_json
 from edgekit.core.progress import NULL_OBSERVER, Observer, track
@@ -62,37 +69,39 @@ def rank_operations(
 ) -> tuple[Ranked, ...]:
     """Rank operations by their drift, the most harmful first; equals keep the graph's order.
 
-    Rounding is simulated in float (`probe`), with the switches of single tensors; maps are of the FP32 graph's answer.
+    Rounding is simulated in float by blame's bench; maps are of the FP32 graph's answer. The order is that of means:
+    what it is wrong about, the search finds out, at the price of a few more questions.
 
     Args:
         graph: The FP32 graph, before adjustment.
         table: The table of the full INT8 graph.
         operations: As `quantised_operations` gives them for the adjusted graph.
-        images: Prepared, float32 [N, 3, H, W].
+        images: Prepared, float32 [N, 3, H, W], N at least 1.
         observer: Told of the progress.
+
+    Raises:
+        BadInputError: The FP32 graph's answers to the images are not finite.
+        IntegrityError: The rounded graph's answers are not.
     """
-    reference = float_answers(graph, images)
-    classes = reference.classes
-    probe = Probe(graph, table)
-    placement = place(probe.graph, probe.fmt, table.provenance.exclude)
-    parts = _Parts(probe.graph, placement)
-
-    def drift(activations: Collection[str], weights: Collection[str]) -> Drift:
-        return drift_of(reference, probe.run(images, classes, probe.setting(activations, weights)))
-
-    full = drift(probe.activations, probe.weights)
+    bench = RoundingBench(graph, table, images, own_classes(graph, images, 1))
+    probed, placement = bench.probe.graph, bench.placement
+    rounders = [(unit, frozenset(nodes_that_round(probed, placement, unit))) for unit in bench.units]
+    full, unlifted = _means(bench.together()), table.provenance.exclude
     found = []
     for operation in track(operations, "precision: rank operations", observer):
-        only = drift(parts.activations(operation), parts.weights(operation))
-        exclude = exclude_patterns(table.provenance.exclude, [operation.name])
-        if len(operations) > 1 and parts.leaves_weights(operation):
-            left = place(probe.graph, probe.fmt, exclude)
-            weights = {use.weight for use in left.weights}
-            without = drift(set(probe.activations) & set(left.activations), set(probe.weights) & weights)
+        only = _means(bench.only(*(unit for unit, nodes in rounders if not nodes.isdisjoint(operation.nodes))))
+        if any(use.node not in operation.nodes for use in placement.weights):
+            lifted = place(probed, bench.probe.fmt, exclude_patterns(unlifted, [operation.name]))
+            without = _means(bench.placed(lifted))
         else:
-            without = drift((), ())
+            # No weights are left to quantise: the FP32 graph, adjusted.
+            without = _means(bench.adjusted())
         found.append(Ranked(operation, only, without, relative_drift(only, full), relative_drift(without, full)))
     return tuple(sorted(found, key=lambda item: (-item.share, item.operation.nodes)))
+
+
+def _means(drift: SampleDrift) -> Drift:
+    return Drift(**{name: float(values.mean()) for name, values in drift.items()})
 
 
 def store_ranking(path: Path, ranking: Sequence[Ranked]) -> None:
@@ -119,38 +128,3 @@ def recalled_ranking(path: Path, operations: Sequence[Operation]) -> tuple[Ranke
     except (EdgekitError, KeyError, TypeError, ValueError):
         return None
     return found if len(found) == len(known) == len({item.operation.name for item in found}) else None
-
-
-class _Parts:
-    """Which rounded tensors belong to an operation."""
-
-    def __init__(self, graph: ExplainedGraph, placement: Placement) -> None:
-        self._placement = placement
-        self._writers = {name: _writer(graph, placement, name) for name in placement.activations}
-
-    def activations(self, operation: Operation) -> set[str]:
-        """Activations that it reads and that it puts out, with all that hold the same integers."""
-        nodes = set(operation.nodes)
-        own = {
-            name
-            for name, edges in self._placement.dequantised_reads.items()
-            if self._writers[name] in nodes or any(edge.node in nodes for edge in edges)
-        }
-        roots = {self._placement.range_of[name] for name in own}
-        return {name for name in self._placement.activations if self._placement.range_of[name] in roots}
-
-    def weights(self, operation: Operation) -> set[str]:
-        """Its weights."""
-        return {use.weight for use in self._placement.weights if use.node in operation.nodes}
-
-    def leaves_weights(self, operation: Operation) -> bool:
-        """Whether other operations with weights remain when it is lifted."""
-        return any(use.node not in operation.nodes for use in self._placement.weights)
-
-
-def _writer(graph: ExplainedGraph, placement: Placement, name: str) -> int | None:
-    """The quantised operation whose result a tensor is, behind a folded Relu or Clip or not."""
-    index = graph.producer.get(name)
-    if index is not None and index not in placement.quantised and graph.nodes[index].op_type in ACTIVATION_OPS:
-        index = graph.producer.get(graph.nodes[index].input[0])
-    return index if index in placement.quantised else None

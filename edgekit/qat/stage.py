@@ -59,7 +59,7 @@ class QatRequest:
         exported: Folder that `export` filled from that student.
         calibrated: Folder that `calibrate` filled from that graph; its number format is the target's.
         data: Training images at the card's input size.
-        images: Real images for the parity check of the graph that is exported again.
+        images: Real images for the parity check of the graph that is exported again: those of `calibrated`.
         opset: ONNX operator set the target reads.
         options: Epochs and learning rates.
         compress: Loss, batches and augmentation are those of its `finetune`, `matching` and `distil`.
@@ -267,7 +267,7 @@ def _written(request: QatRequest, folder: Path, graph: ExplainedGraph, learned: 
     parameters: dict[str, JsonValue] = {"qat": asdict(request.options)}
     table = transferred(learned.quantiser.table(learned.network.stored), renamed, exported, parameters)
     model = write_qdq(exported, table)
-    check_rules(model, learned.quantiser.number_format)
+    check_rules(model, learned.quantiser.number_format, table.provenance.exclude)
     calibrated = folder / CALIBRATED_FOLDER
     calibrated.mkdir()
     write_scales(calibrated / SCALES_NAME, table)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from explained_graphs import GRAPHS, random_images
+from explained_graphs import GRAPHS, GraphBuilder, random_images
 from onnx import helper, numpy_helper
 
 from edgekit.calibrate.formats import NUMBER_FORMATS, number_format
@@ -19,9 +19,10 @@ from edgekit.calibrate.stage import quantise_graph
 from edgekit.calibrate.tensorrt_rules import check_tensorrt_rules
 
 
-def quantised(name: str, fmt: str = "trt-s8s8") -> Any:
+def quantised(name: str, fmt: str = "trt-s8s8", exclude: tuple[str, ...] = ()) -> Any:
     graph = parse_graph(GRAPHS[name]().SerializeToString(), where=name)
-    model = quantise_graph(graph, random_images(), number_format(fmt), CalibrateOptions(method="minmax")).model
+    options = CalibrateOptions(method="minmax", exclude=exclude)
+    model = quantise_graph(graph, random_images(), number_format(fmt), options).model
     return onnx.load_model_from_string(serialise(model))
 
 
@@ -158,6 +159,23 @@ def test_each_fault_is_named(fault: Callable[[Any], None]) -> None:
     model = quantised("residual")
     fault(model)
     assert any(FAULTS[fault] in violation for violation in check_tensorrt_rules(model))
+
+
+def test_a_convolution_in_float_does_no_addition_in_integers() -> None:
+    """So pairs on both sides of its addition keep nothing from fusing."""
+    for exclude, breaks in (((), True), (("node_Conv_5",), False)):
+        model = quantised("residual", exclude=exclude)
+        pair_on_both_sides_of_an_addition(model)
+        assert any("both inputs are quantised" in found for found in check_tensorrt_rules(model)) is breaks
+
+
+def test_a_stored_summand_is_no_skip() -> None:
+    g = GraphBuilder()
+    x = g.op("Add", g.conv("image", 3, 16), g.constant(np.ones((1, 16, 1, 1))))
+    g.pooled_head(g.relu(g.conv(g.relu(x), 16, 16)), 16, 5, 256)
+    graph = parse_graph(g.model().SerializeToString(), where="built")
+    options = CalibrateOptions(method="minmax")
+    assert check_tensorrt_rules(quantise_graph(graph, random_images(), number_format("trt-s8s8"), options).model) == ()
 
 
 def test_data_moved_between_two_scales_is_named() -> None:

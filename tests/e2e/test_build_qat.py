@@ -16,14 +16,17 @@ from qat_networks import run
 from edgekit import api
 from edgekit.bundle import layout
 from edgekit.calibrate.graph import LOGITS, read_graph
+from edgekit.calibrate.manifest import SET_NAME, read_manifest
+from edgekit.calibrate.options import CalibrateOptions
 from edgekit.calibrate.scale_table import read_scales
 from edgekit.cli.main import run as run_command
 from edgekit.compress.options import CompressOptions, FinetuneOptions, PruneOptions, QatOptions
 from edgekit.config.recipe import Recipe, recipe_to_dict
-from edgekit.core.digests import digest_file
+from edgekit.core.canonical import read_json
+from edgekit.core.digests import digest_bytes, digest_file
 from edgekit.demo.dataset import DemoSizes, write_demo_dataset
 from edgekit.demo.network import teacher_path
-from edgekit.errors import BadInputError
+from edgekit.errors import BadInputError, IntegrityError
 from edgekit.export.options import ExportOptions
 from edgekit.pipeline.build import BuildRequest, plan
 from edgekit.pipeline.folders import BuildFolders
@@ -32,6 +35,7 @@ from edgekit.qat.interpreter import Interpreter, weight_names
 from edgekit.qat.quantiser import Quantiser
 from edgekit.targets.loader import resolve_target
 from edgekit.teacher.options import GoldenOptions
+from edgekit.verify.options import SelectOptions
 
 RECIPE = Recipe(
     golden=GoldenOptions(samples=60),
@@ -39,7 +43,11 @@ RECIPE = Recipe(
         prune=PruneOptions(rate=0.1),
         finetune=FinetuneOptions(epochs=0, max_images=96, batch_size=32),
     ),
+    # Chosen by their maps, and so known only once there is a graph.
+    calibrate=CalibrateOptions(images=16, selection="diverse"),
     qat=QatOptions(epochs=1, learning_rate=0.005, scale_learning_rate=0.01),
+    # INT8 has to ship, however slow this machine's integer kernels are just now.
+    select=SelectOptions(max_latency_ratio=100.0, max_accuracy_drop=1.0, latency_runs=10),
     policy="lenient",
 )
 
@@ -68,6 +76,17 @@ def test_what_ships_is_what_was_trained(built: BuildResult) -> None:
     assert digest_file(built.folder / layout.MODEL) != digest_file(folders.calibrate / "model.onnx")
 
 
+def test_it_sees_the_images_that_calibrated(built: BuildResult) -> None:
+    folders = BuildFolders(built.folder.parent, trained_quantised=True)
+    chosen = read_manifest(folders.calibrate / SET_NAME)
+    assert chosen.selection == "diverse"
+    seen = digest_bytes("\n".join(chosen.digests).encode())
+    assert built.records["qat"].inputs["parity_images"] == seen
+    assert read_json(folders.qat / "export/record.json")["inputs"]["images"] == seen
+    # Of the graph there was none to ask before the first export.
+    assert built.records["export"].inputs["images"] != seen
+
+
 def test_its_logits_are_those_of_the_rounded_network(built: BuildResult) -> None:
     folders = BuildFolders(built.folder.parent, trained_quantised=True)
     graph = read_graph(folders.final_export / "model.onnx")
@@ -87,6 +106,45 @@ def test_the_report_and_the_lineage_tell_of_it(built: BuildResult) -> None:
     assert lineage["qat"]["facts"]["summary"] == built.records["qat"].facts["summary"]
     page = next((built.folder / "report").glob("*.html")).read_text()
     assert "trained with the rounding of the INT8 graph" in page
+
+
+def test_the_ledger_has_a_hop_for_the_training(built: BuildResult) -> None:
+    hops = {hop.name: hop for hop in api.blame(built.folder, build=built.folder.parent, hops_only=True).ledger.hops}
+    assert list(hops)[:4] == ["teacher", "compressed", "trained", "onnx"]
+    trained, graph = hops["trained"], hops["onnx"]
+    assert "torch" in trained.ran_on
+    assert (trained.compared_with, graph.compared_with) == ("compressed", "trained")
+    # Training moved the student, and what was exported again is the student that it left.
+    assert trained.against_source is not None
+    assert trained.against_source.means["cosine"] < 0.99999
+    assert graph.against_source is not None
+    assert graph.against_source.means["cosine"] > 0.99999
+
+
+def test_a_trained_student_that_was_exchanged_shows_at_the_graphs_hop(built: BuildResult, tmp_path: Path) -> None:
+    build = tmp_path / "build"
+    for stage in ("compress", "qat"):
+        shutil.copytree(built.folder.parent / "stages" / stage, build / "stages" / stage)
+    student = build / "stages/qat/student.pt"
+    shutil.copy(build / "stages/compress/student.pt", student)
+    with pytest.raises(IntegrityError):
+        api.blame(built.folder, build=build, hops_only=True)
+    # With a record that vouches for it: the training seems to have done nothing, and the graph is another network's.
+    record = read_json(student.parent / "record.json")
+    record["outputs"]["student.pt"] = {"sha256": digest_file(student), "size": student.stat().st_size}
+    (student.parent / "record.json").write_text(json.dumps(record))
+    hops = {hop.name: hop for hop in api.blame(built.folder, build=build, hops_only=True).ledger.hops}
+    trained, graph = hops["trained"].against_source, hops["onnx"].against_source
+    assert trained is not None
+    assert graph is not None
+    assert trained.means["cosine"] == pytest.approx(1, abs=1e-9)
+    assert graph.means["cosine"] < 0.99999
+
+
+def test_without_the_build_folder_both_students_are_named(built: BuildResult) -> None:
+    hops = {hop.name: hop for hop in api.blame(built.folder, hops_only=True).ledger.hops}
+    assert {hops[name].reason for name in ("compressed", "trained")} == {"give --build"}
+    assert hops["onnx"].compared_with == "teacher"
 
 
 def test_it_can_be_bundled_again_from_its_folder(built: BuildResult) -> None:

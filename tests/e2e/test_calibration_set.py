@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from edgekit import api
 from edgekit.calibrate.manifest import SET_NAME, CalibrationManifest, read_manifest
 from edgekit.calibrate.options import CalibrateOptions
+from edgekit.cli.main import run
 from edgekit.config.recipe import Recipe, read_recipe
 from edgekit.core.canonical import read_json
 from edgekit.demo.dataset import DemoSizes, write_demo_dataset
@@ -52,6 +54,41 @@ def test_a_set_that_was_written_down_calibrates_again(demo: Path, tmp_path: Path
     )
     assert again.digests == first.digests
     assert (tmp_path / "again/scales.json").read_bytes() == (tmp_path / "first/scales.json").read_bytes()
+
+
+def test_the_command_finds_a_sets_images_where_it_is_told(
+    demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = calibrated(demo, demo / "images", tmp_path / "first", "balanced")
+    written = tmp_path / "first" / SET_NAME
+    moved = tmp_path / "moved"
+    shutil.copytree(demo / "images", moved)
+    common = ["calibrate", str(demo / "export"), "--calib", str(written), "--method", "minmax", "-q"]
+    # Beside the file lie the stage's own files and no images.
+    assert run([*common, "-o", str(tmp_path / "beside")]) == 3
+    assert run([*common, "-o", str(tmp_path / "lost"), "--root", str(tmp_path / "absent")]) == 3
+    assert str(tmp_path / "absent") in capsys.readouterr().err
+    assert run([*common, "-o", str(tmp_path / "found"), "--root", str(moved)]) == 0
+    assert read_manifest(tmp_path / "found" / SET_NAME) == first
+    assert not (tmp_path / "beside").exists()
+    assert not (tmp_path / "lost").exists()
+
+
+def test_a_build_finds_them_too(demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = calibrated(demo, demo / "images/images/train", tmp_path / "first", "balanced")
+    # Labelled data of held-out images alone, and the set's images under another name.
+    held_out, moved = tmp_path / "held-out", tmp_path / "moved"
+    shutil.copytree(demo / "images", held_out)
+    (held_out / "images/train").rename(moved)
+    table = held_out / "labels.csv"
+    rows = table.read_text(encoding="utf-8").splitlines(keepends=True)
+    table.write_text("".join(row for row in rows if "train" not in row), encoding="utf-8")
+    build = ["build", str(teacher_path()), "--data", str(held_out), "--recipe", "quantise-only", "--dry-run", "--json"]
+    build += ["-q", "-o", str(tmp_path / "build"), "--calib", str(tmp_path / "first" / SET_NAME)]
+    assert run(build) == 3
+    assert "--root" in capsys.readouterr().err
+    assert run([*build, "--root", str(moved)]) == 0
+    assert json.loads(capsys.readouterr().out)["images"]["calibration"] == len(first.images)
 
 
 def test_a_build_calibrates_on_what_its_recipe_says(demo: Path, tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def test_whatever_is_excluded_is_rounded_no_more_and_no_node_is_listed_in_vain(n
             return not rounded.isdisjoint(tensors)
 
         assert not still_rounded(step.nodes)
-        for node in step.nodes if fmt != "trt-s8s8" else ():
+        for node in step.nodes:
             fewer = tuple(other for other in step.nodes if other != node)
             assert not fewer or still_rounded(fewer)
     assert done > len(found.units) / 2

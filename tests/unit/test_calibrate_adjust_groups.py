@@ -10,7 +10,7 @@ import pytest
 from explained_graphs import GRAPHS, GraphBuilder
 from onnx import ModelProto, numpy_helper
 
-from edgekit.calibrate.adjusted import apply_adjustments, copies_of
+from edgekit.calibrate.adjusted import apply_adjustments
 from edgekit.calibrate.adjustments import Adjustments, ChannelFactors
 from edgekit.calibrate.attribution.channel_unions import FIXED, ChannelUnions
 from edgekit.calibrate.attribution.equality import equal_answers, proven_groups
@@ -228,17 +228,19 @@ def branch_with(copy: Callable[[Any], Any], transposed: bool = False) -> tuple[E
 
 
 @pytest.mark.parametrize(
-    ("copy", "transposed"),
+    ("copy", "transposed", "exact"),
     [
-        (lambda w: w, False),
-        (lambda w: w.T, True),
-        (lambda w: w / 64, False),
-        (lambda w: w * np.array([2, -3, 0.1, 5, 1e-3, 7]).reshape(6, 1, 1, 1), False),
+        (lambda w: w, False, True),
+        (lambda w: w.T, True, True),
+        (lambda w: w / 64, False, False),
+        (lambda w: w * np.array([2, -3, 0.1, 5, 1e-3, 7]).reshape(6, 1, 1, 1), False, False),
     ],
 )
-def test_a_kernel_in_other_clothes_is_scaled_along(copy: Callable[[Any], Any], transposed: bool) -> None:
+def test_a_kernel_in_other_clothes_is_scaled_along(copy: Callable[[Any], Any], transposed: bool, exact: bool) -> None:
     graph, weight, stored = branch_with(copy, transposed)
-    assert WeightRelatives(graph).of(weight) == (WeightRelative(stored, transposed),)
+    (relative,) = WeightRelatives(graph).of(weight)
+    assert relative == WeightRelative(stored, transposed)
+    assert WeightRelatives(graph).copies(weight) == ((relative,) if exact else ())
     factors = np.linspace(0.5, 2, 8)
     adjusted = apply_adjustments(graph, Adjustments(factors=(ChannelFactors(weight, 1, tuple(factors)),)))
     axis = 2 if transposed else 1
@@ -266,8 +268,9 @@ def test_a_matrix_may_have_rows_of_zeros_more() -> None:
     model = GRAPHS["residual"]()
     graph = parsed(model)
     gemm = next(node for node in graph.nodes if node.op_type == "Gemm")
-    (copy, transposed) = next(iter(copies_of(graph, gemm.input[1])))
-    assert transposed
+    (found,) = WeightRelatives(graph).copies(gemm.input[1])
+    copy = found.name
+    assert found.transposed
     for tensor in model.graph.initializer:
         if tensor.name == copy:
             values = numpy_helper.to_array(tensor)
@@ -275,6 +278,7 @@ def test_a_matrix_may_have_rows_of_zeros_more() -> None:
     # The product has no use for one more row; what matters is what is scaled.
     graph = ExplainedGraph(model, "")
     assert WeightRelatives(graph).of(gemm.input[1]) == (WeightRelative(copy, True),)
+    assert WeightRelatives(graph).copies(gemm.input[1]) == ()
 
 
 def test_equal_weights_of_two_layers_are_not_taken_for_copies_of_each_other() -> None:

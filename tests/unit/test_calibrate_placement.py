@@ -106,6 +106,15 @@ def test_a_gate_of_the_same_tensor_stays_in_float_and_a_squeezed_one_does_not() 
     assert reasons(graph, placement)["Mul"] == {"it is part of an activation function"}
 
 
+def test_products_of_integers_are_integers_and_learned_slopes_and_stored_factors_stay_in_float() -> None:
+    graph = parsed("slopes-and-products")
+    placement = place(graph, X86)
+    # The product of two convolutions, and the gated one, which reads it.
+    assert kinds(graph, placement)["Mul"] == 2
+    assert reasons(graph, placement)["Mul"] == {"one of its inputs is stored"}
+    assert set(reasons(graph, placement)["PRelu"]) == {"ONNX Runtime has no integer kernel for it"}
+
+
 def test_the_mask_of_a_gradient_does_not_cost_the_activation_its_range() -> None:
     graph = parsed("gradient-head")
     placement = place(graph, X86)

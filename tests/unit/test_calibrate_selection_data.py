@@ -11,7 +11,7 @@ import pytest
 from explained_graphs import GraphBuilder
 from PIL import Image
 
-from edgekit.calibrate.manifest import CalibrationManifest, manifest_of, write_manifest
+from edgekit.calibrate.manifest import SET_NAME, CalibrationManifest, manifest_of, write_manifest
 from edgekit.calibrate.options import CalibrateOptions
 from edgekit.calibrate.selection import ChosenImage
 from edgekit.config.recipe import Recipe
@@ -110,6 +110,25 @@ def test_a_manifests_images_may_lie_elsewhere(data: Path, tmp_path: Path) -> Non
         (elsewhere / f"{path.parent.name}-{path.name}").write_bytes(path.read_bytes())
     found = loaded(replace(request(data, written), calib_root=elsewhere))
     assert {item.path.parent for item in found.calibration.items} == {elsewhere}
+
+
+@pytest.mark.parametrize("root", ["absent", "empty", "other"])
+def test_a_root_without_the_sets_images_is_refused_with_the_way_out(data: Path, tmp_path: Path, root: str) -> None:
+    written = manifest(data, tmp_path / "set.json", "train")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BadInputError) as raised:
+        loaded(replace(request(data, written), calib_root=data / "val" if root == "other" else tmp_path / root))
+    assert raised.value.where == str(data / "val" if root == "other" else tmp_path / root)
+    if root == "other":
+        assert "--root" in str(raised.value.hint)
+
+
+@pytest.mark.parametrize("calib", [None, "train", "absent.json"])
+def test_a_root_without_a_set_is_refused(data: Path, calib: str | None) -> None:
+    wanted = request(data, None if calib is None else data / calib)
+    with pytest.raises(BadInputError, match="and no set") as raised:
+        loaded(replace(wanted, calib_root=data))
+    assert SET_NAME in str(raised.value.expected)
 
 
 def test_a_manifest_of_held_out_images_is_refused(data: Path, tmp_path: Path) -> None:

@@ -403,15 +403,16 @@ def test_a_tensor_without_a_range_is_calibrated_anew(tmp_path: Path) -> None:
     assert laboratory.files(candidate)[0].read_bytes() == serialise(expected.model)
 
 
-def test_what_the_runtime_refuses_is_passed_over(tmp_path: Path) -> None:
-    """An addition in integers whose skip input is none breaks TensorRT's rules."""
+def test_an_addition_can_be_lifted_under_tensorrts_rules(tmp_path: Path) -> None:
+    """Its result is integers and its skip input is not: what would be a fault of placement is what was asked for."""
     wanted = request(tmp_path, GRAPHS["padded-shortcut"](), number_format="trt-s8s8", engine=REFERENCE)
     prepared = prepare(wanted, tmp_path / "work")
     addition = Operation("node_Add_7", "Add", (7,), weighted=False)
     with_addition = replace(prepared, operations=(*prepared.operations, addition))
     _, laboratory = budget_of(wanted, with_addition, wanted.yardstick.golden(), tmp_path / "work")
-    assert not laboratory.holds(frozenset({"node_Add_7"}))
-    assert laboratory.refused == [("node_Add_7",)]
+    candidate = laboratory.measure(frozenset({"node_Add_7"}))
+    assert candidate.lifted == ("node_Add_7",)
+    assert "node_Add_7" not in candidate.int8
 
 
 def test_ranking_blames_what_was_made_hard() -> None:

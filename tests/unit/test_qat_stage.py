@@ -14,6 +14,8 @@ import torch
 from qat_networks import run
 from torch import nn
 
+from edgekit.calibrate.attribution.judge import Judge
+from edgekit.calibrate.drift import Drift
 from edgekit.calibrate.graph import LOGITS, read_graph
 from edgekit.calibrate.options import CalibrateOptions
 from edgekit.calibrate.qdq import serialise, write_qdq
@@ -218,3 +220,42 @@ def test_a_format_that_cannot_be_trained_is_refused() -> None:
         GRAPH_ONLY.check_qat(3, format_name="TorchScript", where="model.pt")
     assert caught.value.found == "qat.epochs 3"
     GRAPH_ONLY.check_qat(0, format_name="TorchScript", where="model.pt")
+
+
+def test_rounding_and_biases_that_calibration_settled_give_way_to_training(
+    request_: QatRequest, tmp_path: Path
+) -> None:
+    calibrated = CalibrateRequest(
+        request_.exported / "model.onnx",
+        images(),
+        "x86-u8s8",
+        CalibrateOptions(method="attribution", bins=256, adjust=False),
+        CARD.input,
+    )
+    calibrate(calibrated, tmp_path / "calibrate")
+    options = QatOptions(epochs=1, learning_rate=0.01)
+    qat(replace(request_, calibrated=tmp_path / "calibrate", options=options), tmp_path / "qat")
+    table = read_scales(tmp_path / "qat/calibrate/scales.json")
+    assert not table.adjustments
+    assert table.provenance.method == "attribution, then learned"
+
+
+def test_the_table_of_an_adjusted_graph_is_refused(
+    request_: QatRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gridded(_: Judge, candidates: Any) -> Any:
+        name = next(name for name, item in candidates.items() if item.adjustments.input_grid is not None)
+        nothing = Drift(0, 0, 0, 0, 0)
+        return name, dict.fromkeys(candidates, nothing)
+
+    # Whether a grid of their own is better for these images is not asked here.
+    monkeypatch.setattr(Judge, "best", gridded)
+    normalised = InputSpec(16, 16, mean=(0.4, 0.5, 0.6), std=(0.25, 0.25, 0.25))
+    options = CalibrateOptions(method="attribution-quick", bins=256)
+    calibrated = CalibrateRequest(request_.exported / "model.onnx", images(), "x86-u8s8", options, normalised)
+    calibrate(calibrated, tmp_path / "calibrate")
+    with pytest.raises(BadInputError, match="a graph that calibration had adjusted") as caught:
+        qat(replace(request_, calibrated=tmp_path / "calibrate"), tmp_path / "qat")
+    assert caught.value.where == str(tmp_path / "calibrate/scales.json")
+    assert "calibrate.adjust false" in (caught.value.hint or "")
+    assert not (tmp_path / "qat").exists()

@@ -15,6 +15,8 @@ __all__ = ["HeldImages", "ImageSplit", "KeptImages", "split_images"]
 
 # With fewer, halves would be too few to learn from and too few to judge by: all of them do both.
 _FEWEST_APART = 16
+# Rows and columns cut off a frame of one pixel; in the middle the image as it is.
+_JITTER = ((1, 1), (1, 2), (2, 1), (1, 0), (0, 1))
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,17 @@ class HeldImages:
         """As `CalibrationImages.batches`."""
         for start in range(0, len(self.pixels), batch_size):
             yield self.pixels[start : start + batch_size]
+
+    def jittered(self) -> HeldImages:
+        """The same images, and each moved by one pixel to either side, up and down; the border is repeated.
+
+        How rounding errors add up on one image is chance. The same scene on another raster is another draw, so what is
+        left of a difference between two solutions over five draws is more likely theirs.
+        """
+        height, width = self.pixels.shape[2:]
+        framed = np.pad(self.pixels, ((0, 0), (0, 0), (1, 1), (1, 1)), mode="edge")
+        moved = [framed[:, :, top : top + height, left : left + width] for top, left in _JITTER]
+        return HeldImages(np.concatenate(moved), self.digests * len(_JITTER))
 
 
 class KeptImages:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from edgekit.calibrate.adjustments import stored_offsets
 from edgekit.calibrate.attribution.layer_inputs import LayerInputs
-from edgekit.calibrate.attribution.rounding import damped, round_rows, targets
+from edgekit.calibrate.attribution.rounding import damped, round_rows
 from edgekit.calibrate.attribution.second_moments import LayerMoments, PatchReader, moments_of
 from edgekit.calibrate.formats import SMALLEST_SCALE
 from edgekit.calibrate.graph import ExplainedGraph
@@ -118,7 +118,7 @@ def _settled(
     steps = _searched(rows, start.reshape(rows.shape[:2]), matrix, limit)
     # As the table will hold them: offsets count from the integers that these very scales give.
     steps = np.maximum(steps, SMALLEST_SCALE).astype(np.float32).astype(np.float64)
-    result = round_rows(rows, targets(rows, moments, matrix), steps, matrix, limit)
+    result = round_rows(rows, steps, matrix, limit)
     offsets = reader.weight(result.offsets.astype(np.float32)).astype(np.int8)
     return tuple(float(value) for value in steps.reshape(-1)), offsets
 

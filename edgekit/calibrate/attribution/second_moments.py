@@ -1,7 +1,8 @@
 """Moments of what a layer's weights are multiplied with: all that the layer's error depends on, however many images.
 
 With x one patch as FP32 has it, x^ the same patch as the rounded graph has it, w a row of weights and w^ its rounded
-form, the layer's error is w^ x^ - w x. Its variance over images and places needs E[x^ x^'] and E[x x^'] and the means.
+form, the layer's error is w^ x^ - w x. Of its variance the rounding of w decides the part that E[x^ x^'] gives, and
+of its mean that of the means.
 """
 
 from __future__ import annotations
@@ -30,14 +31,12 @@ class LayerMoments:
     Attributes:
         count: Number of patches.
         rounded: float32 [groups, K, K], the covariance of x^; K is channels of a group times places of the kernel.
-        cross: float32 [groups, K, K], the covariance of x (rows) and x^ (columns).
         rounded_mean: float64 [groups, K], E x^.
         exact_mean: float64 [groups, K], E x.
     """
 
     count: int
     rounded: npt.NDArray[np.float32]
-    cross: npt.NDArray[np.float32]
     rounded_mean: npt.NDArray[np.float64]
     exact_mean: npt.NDArray[np.float64]
 
@@ -122,7 +121,6 @@ class _Sums:
         self.centre = centre
         self.count = 0
         self.squares = np.zeros((groups, size, size), dtype=np.float32)
-        self.products = np.zeros((groups, size, size), dtype=np.float32)
         self.rounded = np.zeros((groups, size), dtype=np.float64)
         self.exact = np.zeros((groups, size), dtype=np.float64)
 
@@ -131,15 +129,11 @@ class _Sums:
         exact, rounded = exact - self.centre, rounded - self.centre
         self.exact += exact.sum(axis=1, dtype=np.float64)
         self.rounded += rounded.sum(axis=1, dtype=np.float64)
-        turned = rounded.transpose(0, 2, 1)
-        self.squares += turned @ rounded
-        self.products += exact.transpose(0, 2, 1) @ rounded
+        self.squares += rounded.transpose(0, 2, 1) @ rounded
 
     def result(self) -> LayerMoments:
         exact, rounded = self.exact / self.count, self.rounded / self.count
         squares = self.squares / np.float32(self.count)
-        products = self.products / np.float32(self.count)
         squares -= (rounded[:, :, None] * rounded[:, None, :]).astype(np.float32)
-        products -= (exact[:, :, None] * rounded[:, None, :]).astype(np.float32)
         centre = self.centre[:, 0].astype(np.float64)
-        return LayerMoments(self.count, squares, products, rounded + centre, exact + centre)
+        return LayerMoments(self.count, squares, rounded + centre, exact + centre)

@@ -1,12 +1,12 @@
 """The thorough attribution-aware method: several ways to round, each kept only if maps and answers hold better by it.
 
-    ranges       the best of min-max, percentile, MSE and least expected drift, with images on their own grid
-    equalise     channels of like size, where the graph allows it without computing anything else
-    weights      integers, scales and biases settled layer by layer
-    descent      ranges tried on the map itself
+    forms        the graph as it is; with images on their own grid; and with channels of like size besides
+    ranges       of each form: the best of min-max, percentile, MSE and least expected drift
+    weights      of each form: integers, scales and biases settled layer by layer
+    descent      of the best: ranges tried on the map itself
 
-Each step starts from the best so far and is judged on images that nothing was learnt from, through the quantised graph
-as it would ship. What does not show there is not done: a plain min-max solution can win, and the facts say so.
+Every step is judged on images that no gradient and no weight was learnt from, through the quantised graph as it would
+ship. Where there are too few images for that, integers are not learnt and ranges not tried. What does not show there is not done: a plain min-max solution can win, and the facts say so.
 """
 
 from __future__ import annotations
@@ -37,14 +37,15 @@ from edgekit.core.canonical import JsonValue
 
 __all__ = ["ThoroughCalibrator", "thorough_from_options"]
 
-_TRAINING, _JUDGING = 64, 64
+_TRAINING, _JUDGING = 128, 128
 _PROJECTIONS = 4
+_WIDENING = 0.25
 _PROOF_IMAGES = 4
 
 
 @dataclass(frozen=True)
-class _Best:
-    """The best solution so far.
+class _Judged:
+    """A solution and what it did.
 
     Attributes:
         name: What made it, step by step.
@@ -101,25 +102,24 @@ class _Solving:
 
     def __init__(self, context: CalibrationContext, options: CalibrateOptions) -> None:
         self.options = options
-        self.bench = Workbench(context, _TRAINING, _JUDGING)
+        self.bench = Workbench(context, _TRAINING, _JUDGING, _PROJECTIONS)
         self.context = self.bench.context
-        self.judge = Judge(self.context, self.bench.judging)
+        self.judge = Judge(self.context, self.bench.judging.jittered())
         plain = self.bench.view()
         solution = plain.streamed(MinMaxCalibrator())
         self.baseline = self.judge.drift(solution)
-        self.best = _Best("minmax", solution, self.baseline, frozenset(plain.fixed))
+        self.first = self.best = _Judged("minmax", solution, self.baseline, frozenset(plain.fixed))
         self.steps: list[JsonValue] = []
         self._note("minmax", self.baseline, kept=True)
         self.plain = plain
 
     def result(self) -> Solution:
         """Take all steps."""
-        self._ranges(self.plain, "")
+        self._form(self.plain, "")
         if self.bench.grid is not None:
-            self._ranges(self.bench.view(Adjustments(input_grid=self.bench.grid)), "grid, ")
+            self._form(self.bench.view(Adjustments(input_grid=self.bench.grid)), "grid, ")
         if self.options.adjust:
             self._equalise()
-        self._weights()
         self._descent()
         solution = self.best.solution
         facts: dict[str, JsonValue] = {
@@ -136,25 +136,32 @@ class _Solving:
         relative = relative_drift(drift, self.baseline)
         self.steps.append({"step": name, "drift": drift.to_dict(), "relative_drift": relative, "kept": kept})
 
-    def _offer(self, name: str, solution: Solution, fixed: frozenset[str]) -> None:
-        """Keep a solution if it is better on the judging images."""
-        drift = self.judge.drift(solution)
-        kept = relative_drift(drift, self.best.drift) < 1
-        self._note(name, drift, kept=kept)
+    def _offer(self, name: str, solution: Solution, fixed: frozenset[str]) -> _Judged:
+        """Judge a solution, and keep it if it is better than the best so far."""
+        offered = _Judged(name, solution, self.judge.drift(solution), fixed)
+        kept = relative_drift(offered.drift, self.best.drift) < 1
+        self._note(name, offered.drift, kept=kept)
         if kept:
-            self.best = _Best(name, solution, drift, fixed)
+            self.best = offered
+        return offered
 
-    def _ranges(self, view: AdjustedView, prefix: str) -> None:
+    def _form(self, view: AdjustedView, prefix: str) -> None:
+        """Ranges of one form of the graph, and the weights with the best of them."""
         options, fixed = self.options, frozenset(view.fixed)
         offers: dict[str, Callable[[], Solution]] = {
+            "minmax": lambda: view.streamed(MinMaxCalibrator()),
             "percentile": lambda: view.streamed(PercentileCalibrator(options.percentile, options.bins)),
             "mse": lambda: view.streamed(MseCalibrator(options.bins)),
-            "least expected drift": lambda: view.weighted(_PROJECTIONS),
+            "least expected drift": view.weighted,
+            "least expected drift, widened": lambda: view.weighted(_WIDENING),
         }
-        if view.adjustments:
-            offers = {"minmax": lambda: view.streamed(MinMaxCalibrator())} | offers
-        for name, make in offers.items():
-            self._offer(f"{prefix}{name}", make(), fixed)
+        if not view.adjustments:
+            # That is the baseline, which was judged already.
+            del offers["minmax"]
+        offered = [self._offer(f"{prefix}{name}", make(), fixed) for name, make in offers.items()]
+        if not view.adjustments:
+            offered.append(self.first)
+        self._settle(min(offered, key=lambda item: relative_drift(item.drift, self.baseline)))
 
     def _equalise(self) -> None:
         context = self.context
@@ -177,19 +184,23 @@ class _Solving:
         )
         if factors:
             adjustments = Adjustments(input_grid=self.bench.grid, factors=factors)
-            self._ranges(self.bench.view(adjustments), "grid, equalised, " if self.bench.grid else "equalised, ")
+            self._form(self.bench.view(adjustments), "grid, equalised, " if self.bench.grid else "equalised, ")
 
-    def _weights(self) -> None:
-        options, start = self.options, self.best
-        learned = options.rounding == "learned"
-        if learned and options.bias_correction:
-            self._settle(start, "learned rounding, bias correction", rounding=True, bias_correction=True)
-        if options.bias_correction:
-            self._settle(start, "bias correction", rounding=False, bias_correction=True)
-        if learned:
-            self._settle(start, "learned rounding", rounding=True, bias_correction=False)
+    def _settle(self, start: _Judged) -> None:
+        """Weights and biases for some ranges; where learned integers do not pay, shifted biases may."""
+        options = self.options
+        # Integers fit the few images there are, and the same images would praise them for it.
+        rounding = options.rounding == "learned" and self.bench.split.apart
+        bias_correction = options.bias_correction
+        if rounding:
+            name = "learned rounding, bias correction" if bias_correction else "learned rounding"
+            settled = self._learned(start, name, rounding=True, bias_correction=bias_correction)
+            if relative_drift(settled.drift, start.drift) < 1:
+                return
+        if bias_correction:
+            self._learned(start, "bias correction", rounding=False, bias_correction=True)
 
-    def _settle(self, start: _Best, name: str, *, rounding: bool, bias_correction: bool) -> None:
+    def _learned(self, start: _Judged, name: str, *, rounding: bool, bias_correction: bool) -> _Judged:
         context = self.context
         found = learn_weights(
             context.graph,
@@ -201,11 +212,13 @@ class _Solving:
         )
         adjustments = replace(start.solution.adjustments, bias_shifts=found.bias_shifts, rounding=found.rounding)
         solution = replace(start.solution, adjustments=adjustments, weight_scales=found.scales)
-        self._offer(f"{start.name}, {name}", solution, start.fixed)
+        return self._offer(f"{start.name}, {name}", solution, start.fixed)
 
     def _descent(self) -> None:
+        if not self.bench.split.apart:
+            return
         start = self.best
-        images = self.bench.training.pixels
+        images = self.bench.training.jittered().pixels
         reference = float_answers(self.context.graph, images)
         solution = descend(
             self.context, start.solution, images, reference, frozen=start.fixed, sweeps=self.options.sweeps
