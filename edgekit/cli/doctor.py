@@ -25,7 +25,7 @@ def command(as_json: bool) -> ExitCode:
     """Say what is installed here, what is missing, and the command that adds it.
 
     Exit code 0 when this machine can build or can run bundles, 5 when it can do neither. Nothing is installed or
-    changed, and no GPU is touched.
+    changed, and no GPU is put to work.
     """
     from edgekit.engines.installation import inspect_installation
 
@@ -55,9 +55,13 @@ def _render(installation: Installation) -> str:
             ],
         ),
         render_table(
-            ("engine", "runs here", "reason"),
+            ("engine", "runs here", "remark"),
             [
-                (engine.name, _yes(engine.availability.available), engine.availability.reason)
+                (
+                    engine.name,
+                    _yes(engine.availability.available),
+                    engine.availability.reason or engine.availability.note,
+                )
                 for engine in installation.engines
             ],
         ),

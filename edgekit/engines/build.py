@@ -50,7 +50,7 @@ def build_engine(request: BuildEngineRequest, destination: Path, observer: Obser
 
     def body(folder: Path) -> Mapping[str, Any]:
         artifact = folder / ARTIFACT_NAME
-        info = ENGINES.load(request.engine).build(request.graph, artifact)
+        info = ENGINES.load(request.engine).build(request.graph, artifact, observer)
         size = artifact.stat().st_size
         return {
             "engine": info.to_dict(),

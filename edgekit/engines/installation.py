@@ -1,7 +1,8 @@
 """What is installed here, which side of edgekit it is enough for, and the command that adds what is missing.
 
 The wanted packages are read from edgekit's own distribution metadata, so that there is no second list to keep. Every
-probe is an import or a look at a file: none opens a device, and none creates a GPU context.
+probe is an import or a look at a file, but for TensorRT, where a child process asks the driver: none creates a GPU
+context.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgekit.core.progress import NULL_OBSERVER, Observer
 from edgekit.engines.onnxruntime_session import SessionSettings, onnxruntime_availability, open_session, store_graph
 from edgekit.engines.protocol import Availability, EngineInfo, EngineOptions, Runner
 
@@ -29,7 +30,7 @@ class OnnxRuntimeEngine:
         """Whether onnxruntime is installed."""
         return onnxruntime_availability()
 
-    def build(self, graph: Path, artifact: Path) -> EngineInfo:
+    def build(self, graph: Path, artifact: Path, observer: Observer = NULL_OBSERVER) -> EngineInfo:  # noqa: ARG002
         """Store the graph as the artifact, after opening it once."""
         return store_graph(graph, artifact, self._settings(EngineOptions()))
 

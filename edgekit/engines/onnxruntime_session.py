@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from edgekit.attribution.spec import NO_CLASS, OWN_CLASS, output_name
 from edgekit.core.environment import processor_name
 from edgekit.core.files import read_bytes, write_bytes
+from edgekit.engines.asking import asked_classes, check_images, engine_output, expected_outputs
 from edgekit.engines.protocol import Availability, EngineInfo, EngineOutput
 from edgekit.errors import BadInputError, IntegrityError, UnavailableError
 from edgekit.interface.batches import batch_places, filled
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["SessionRunner", "SessionSettings", "onnxruntime_availability", "open_session", "store_graph"]
 
 _INPUTS = {"image": "tensor(float)", "class_index": "tensor(int32)"}
-_LOGITS = "logits"
 
 # Rounds the float weights of an operation between integers, a whole tensor by one scale: what calibration left in float
 # would be INT8 all the same, and not as any table says.
@@ -133,7 +132,7 @@ def store_graph(graph: Path, artifact: Path, settings: SessionSettings) -> Engin
 def _check_signature(session: onnxruntime.InferenceSession, artifact: Path) -> None:
     inputs = {value.name: value.type for value in session.get_inputs()}
     outputs = [value.name for value in session.get_outputs()]
-    wanted = [_LOGITS, *(output_name(tap) for tap in range(max(1, len(outputs) - 1)))]
+    wanted = expected_outputs(len(outputs))
     if inputs != _INPUTS or outputs != wanted:
         raise IntegrityError(
             "The ONNX graph is not an explained graph.",
@@ -141,17 +140,6 @@ def _check_signature(session: onnxruntime.InferenceSession, artifact: Path) -> N
             expected=f"inputs {_INPUTS}, outputs {wanted}",
             found=f"inputs {inputs}, outputs {outputs}",
             hint="make it with 'edgekit export' or 'edgekit build'",
-        )
-
-
-def _check_classes(asked: npt.NDArray[np.int32], classes: int) -> None:
-    """A class that does not exist has an empty map in the graph, which must not be taken for an answer."""
-    strange = (asked < OWN_CLASS) | ((asked >= classes) & (asked != NO_CLASS))
-    if strange.any():
-        raise BadInputError(
-            "A map was asked for a class that the engine does not have.",
-            expected=f"class indices below {classes}, or {OWN_CLASS} for the engine's own answer",
-            found=str(int(asked[strange][0])),
         )
 
 
@@ -177,19 +165,10 @@ class SessionRunner:
         """Answer one batch; see `Runner.run`."""
         if self._session is None:
             raise BadInputError("The engine was closed before it was asked to run.")
-        if images.dtype != np.float32 or tuple(images.shape[1:]) != self._shape:
-            raise BadInputError(
-                "A batch does not fit the engine.",
-                expected=f"float32 [N, {', '.join(map(str, self._shape))}]",
-                found=f"{images.dtype} {list(images.shape)}",
-            )
-        asked = self._asked(class_index, len(images))
+        check_images(images, self._shape)
+        asked = asked_classes(class_index, len(images), self._columns)
         parts = [self._part(images[place], asked[place]) for place in batch_places(len(images), self._batch)]
-        logits, *maps = parts[0] if len(parts) == 1 else (np.concatenate(output) for output in zip(*parts, strict=True))
-        _check_classes(asked, logits.shape[1])
-        if self._columns is not None:
-            maps = [tap[:, column] for tap in maps for column in range(self._columns)]
-        return EngineOutput(logits, maps[0], tuple(maps[1:]))
+        return engine_output(parts, asked, self._columns)
 
     def _part(self, images: npt.NDArray[np.float32], asked: npt.NDArray[np.int32]) -> list[npt.NDArray[np.float32]]:
         """The session's outputs for no more images than it takes at a time."""
@@ -200,20 +179,6 @@ class SessionRunner:
             raise UnavailableError(
                 "ONNX Runtime failed while running the engine.", found=str(cause).splitlines()[0]
             ) from cause
-
-    def _asked(self, class_index: npt.NDArray[np.int32], count: int) -> npt.NDArray[np.int32]:
-        shapes = [(count,)] if self._columns is None else [(count,), (count, self._columns)]
-        if class_index.dtype != np.int32 or class_index.shape not in shapes:
-            raise BadInputError(
-                "class_index does not fit the batch.",
-                expected="int32 " + " or ".join(str(list(shape)) for shape in shapes),
-                found=f"{class_index.dtype} {list(class_index.shape)}",
-            )
-        if self._columns is None or class_index.ndim == 2:
-            return class_index
-        asked = np.full((count, self._columns), OWN_CLASS, dtype=np.int32)
-        asked[:, 0] = class_index
-        return asked
 
     def close(self) -> None:
         """Release the session."""

@@ -17,6 +17,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from edgekit.core.progress import NULL_OBSERVER, Observer
+
 __all__ = ["Availability", "Engine", "EngineInfo", "EngineOptions", "EngineOutput", "Runner"]
 
 
@@ -28,11 +30,13 @@ class Availability:
         available: True when `open` would work for a sound artifact.
         reason: Empty when available.
         hint: The command or step that would make it available.
+        note: What a user should know of an engine that is available, such as that nothing of it is proven.
     """
 
     available: bool
     reason: str = ""
     hint: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -118,8 +122,8 @@ class Engine(Protocol):
     def availability(self) -> Availability:
         """Whether it can run here. Cheap, without side effects, never raises."""
 
-    def build(self, graph: Path, artifact: Path) -> EngineInfo:
-        """Turn an explained ONNX graph into the file that ships.
+    def build(self, graph: Path, artifact: Path, observer: Observer = NULL_OBSERVER) -> EngineInfo:
+        """Turn an explained ONNX graph into the file that ships; `observer` is told of work that takes long.
 
         Raises:
             BadInputError: The graph cannot be built for this runtime.

@@ -12,5 +12,6 @@ ENGINES: Registry[Engine] = Registry(
     {
         "ort-cpu": "edgekit.engines.ort_cpu:ENGINE",
         "reference": "edgekit.engines.reference:ENGINE",
+        "tensorrt": "edgekit.engines.tensorrt.engine:ENGINE",
     },
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from exported import exported
 from hypothesis import given
 from hypothesis import strategies as st
 from networks import CASES
+from tensorrt_stand_ins import PAIRS, stand_in
 
 from edgekit.calibrate.graph import parse_graph
 from edgekit.calibrate.observers import ActivationStream
@@ -47,19 +49,25 @@ def graphs() -> dict[int, bytes]:
     return {batch: written(batch) for batch in (0, BATCH)}
 
 
-@pytest.fixture(params=ENGINES.names())
-def runners(request: pytest.FixtureRequest, graphs: dict[int, bytes], tmp_path: Path) -> Iterator[dict[int, Runner]]:
-    engine = ENGINES.load(request.param)
-    if not engine.availability().available:
-        pytest.skip(engine.availability().reason)
-    opened = {}
-    for batch, content in graphs.items():
-        path = tmp_path / f"{batch}.onnx"
-        path.write_bytes(content)
-        opened[batch] = engine.open(path, EngineOptions())
-    yield opened
-    for runner in opened.values():
-        runner.close()
+@pytest.fixture(params=[*((name, "", "") for name in ENGINES), *(("tensorrt", *pair) for pair in PAIRS[3:])])
+def runners(
+    request: pytest.FixtureRequest, graphs: dict[int, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[dict[int, Runner]]:
+    name, version, interface = request.param
+    engine = ENGINES.load(name)
+    with ExitStack() as stack:
+        if version:
+            monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+            stack.enter_context(stand_in(version, interface, monkeypatch))
+        if not engine.availability().available:
+            pytest.skip(engine.availability().reason)
+        opened = {}
+        for batch, content in graphs.items():
+            graph, artifact = tmp_path / f"{batch}.onnx", tmp_path / f"{batch}.built"
+            graph.write_bytes(content)
+            engine.build(graph, artifact)
+            opened[batch] = stack.enter_context(engine.open(artifact, EngineOptions()))
+        yield opened
 
 
 @pytest.mark.parametrize("count", [1, BATCH - 1, BATCH, BATCH + 1, 3 * BATCH])

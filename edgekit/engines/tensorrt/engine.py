@@ -1,0 +1,79 @@
+"""TensorRT behind the protocol of engines. Its artifact is a plan, which runs on the kind of device it was built on."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from edgekit.core.progress import NULL_OBSERVER, Observer
+from edgekit.engines.protocol import Availability, EngineInfo, EngineOptions, Runner
+from edgekit.engines.tensorrt.binding import INSTALL_HINT
+from edgekit.engines.tensorrt.build import build_plan
+from edgekit.engines.tensorrt.options import BuildOptions
+from edgekit.engines.tensorrt.probe import DeviceProbe, probe_device
+from edgekit.engines.tensorrt.run import RunOptions, open_plan
+from edgekit.engines.tensorrt.status import NEVER_RUN
+from edgekit.engines.tensorrt.timing_cache import cache_folder
+
+__all__ = ["ENGINE", "TensorRtEngine"]
+
+
+@dataclass(frozen=True)
+class TensorRtEngine:
+    """The engine. What this class does has never run on a real TensorRT, see `status`.
+
+    Attributes:
+        name: Registry name.
+        build_options: How plans are built; timing caches are kept for the user unless they say otherwise.
+        run_options: How plans run.
+    """
+
+    name: str = "tensorrt"
+    build_options: BuildOptions | None = None
+    run_options: RunOptions = field(default_factory=RunOptions)
+
+    def availability(self) -> Availability:
+        """Whether TensorRT and a GPU are here. The first call starts a process that looks; its answer is kept."""
+        if not _is_installed():
+            return Availability(False, "tensorrt is not installed", INSTALL_HINT)
+        found = _probe()
+        if found.problem:
+            return Availability(False, found.problem, found.hint)
+        return Availability(True, note=NEVER_RUN)
+
+    def build(self, graph: Path, artifact: Path, observer: Observer = NULL_OBSERVER) -> EngineInfo:
+        """Build a plan for this device."""
+        options = self.build_options or BuildOptions(timing_cache=cache_folder())
+        header = build_plan(graph, artifact, options, observer)
+        sm = f"{header.capability[0]}.{header.capability[1]}"
+        return EngineInfo(
+            engine=self.name,
+            runtime=f"TensorRT {header.tensorrt}",
+            device=f"{header.device} (SM {sm})",
+            details={"notice": NEVER_RUN, "plan": header.to_dict()},
+        )
+
+    def open(self, artifact: Path, options: EngineOptions) -> Runner:
+        """Open a plan. Threads of the host make no difference to it."""
+        del options
+        return open_plan(artifact, self.run_options)
+
+
+def _is_installed() -> bool:
+    if "tensorrt" in sys.modules:
+        return True
+    try:
+        return find_spec("tensorrt") is not None
+    except (ImportError, ValueError):
+        return False
+
+
+@lru_cache(maxsize=1)
+def _probe() -> DeviceProbe:
+    return probe_device()
+
+
+ENGINE = TensorRtEngine()

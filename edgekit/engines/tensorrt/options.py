@@ -1,0 +1,96 @@
+"""What a person may choose of a build. The defaults are for an explained graph on the device that will run it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from edgekit.errors import BadInputError
+
+__all__ = ["FLOAT_TYPES", "HARDWARE", "TYPINGS", "BuildOptions"]
+
+TYPINGS = ("auto", "weak", "strong")
+FLOAT_TYPES = ("auto", "fp32", "fp16")
+HARDWARE = ("", "same", "ampere+")
+_LARGEST_BATCH = 65536
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """How a plan is built.
+
+    Attributes:
+        typing: "strong": precision is what the graph's types say; "weak": flags allow it, and the builder chooses;
+            "auto": strong where the version knows nothing else or the graph carries FP16 types, else weak.
+        float_type: What is not INT8 may run in, under weak typing: "auto" is FP16 for a quantised graph (NVIDIA's
+            advice: otherwise the rest is slower than FP16 alone) and FP32, without TF32, for one that is not.
+        batches: Smallest, usual and largest batch of the one optimisation profile; ignored for a graph of fixed batch.
+        workspace: Bytes of scratch memory that kernels may use; 0 for a share of what is free.
+        optimisation_level: 0 to 5; None leaves TensorRT's own (3). Level 0 ignores the timing cache.
+        aux_streams: Most further streams the engine may use; None leaves TensorRT's heuristic.
+        tactic_sources: Names of `TacticSource`; None leaves the default.
+        sparsity: Use 2:4 sparse weights where they are.
+        version_compatible: The plan runs on later TensorRT of the same major version. Slower; it carries code.
+        hardware_compatible: "same": other GPUs of this compute capability; "ampere+": any of 8.0 and later.
+        timing_cache: Folder of timing caches; None for none.
+        dla_core: Run on this DLA core; None for the GPU.
+        dla_fallback: Let the GPU run what the DLA cannot.
+        calibration_cache: Scales for the implicit INT8 path of TensorRT 10 and before, as a file of TensorRT's own.
+        scales: The same as a scale table of edgekit's; one of the two at most.
+        memory: Name of the CUDA package, see `memory.MEMORIES`.
+        device: Number of the GPU.
+    """
+
+    typing: str = "auto"
+    float_type: str = "auto"
+    batches: tuple[int, int, int] = (1, 1, 16)
+    workspace: int = 0
+    optimisation_level: int | None = None
+    aux_streams: int | None = None
+    tactic_sources: tuple[str, ...] | None = None
+    sparsity: bool = False
+    version_compatible: bool = False
+    hardware_compatible: str = ""
+    timing_cache: Path | None = None
+    dla_core: int | None = None
+    dla_fallback: bool = True
+    calibration_cache: Path | None = None
+    scales: Path | None = None
+    memory: str = ""
+    device: int = 0
+
+    def __post_init__(self) -> None:
+        smallest, usual, largest = self.batches
+        for holds, name, expected in (
+            (self.typing in TYPINGS, "typing", " or ".join(TYPINGS)),
+            (self.float_type in FLOAT_TYPES, "float_type", " or ".join(FLOAT_TYPES)),
+            (self.hardware_compatible in HARDWARE, "hardware_compatible", " or ".join(map(repr, HARDWARE))),
+            (1 <= smallest <= usual <= largest <= _LARGEST_BATCH, "batches", "1 <= smallest <= usual <= largest"),
+            (self.optimisation_level in (None, 0, 1, 2, 3, 4, 5), "optimisation_level", "0 to 5"),
+            (self.aux_streams is None or 0 <= self.aux_streams <= 128, "aux_streams", "0 to 128"),
+            (self.workspace >= 0, "workspace", "bytes, or 0 for a share of what is free"),
+            (self.dla_core is None or self.dla_core >= 0, "dla_core", "0 or above"),
+            (self.scales is None or self.calibration_cache is None, "scales", "either scales or calibration_cache"),
+        ):
+            if not holds:
+                raise BadInputError(
+                    f"An option of the TensorRT build is out of range: {name}.",
+                    expected=expected,
+                    found=repr(getattr(self, name)),
+                )
+
+    @property
+    def calibrated(self) -> bool:
+        """INT8 comes from scales beside the graph, not from Q/DQ in it."""
+        return self.calibration_cache is not None or self.scales is not None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form, without folders: they are this machine's."""
+        raw = asdict(self)
+        raw["batches"] = list(self.batches)
+        raw["tactic_sources"] = None if self.tactic_sources is None else list(self.tactic_sources)
+        raw["timing_cache"] = self.timing_cache is not None
+        raw["calibration_cache"] = self.calibration_cache is not None
+        raw["scales"] = self.scales is not None
+        return raw
