@@ -105,6 +105,7 @@ def with_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def with_processors_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     registry_of(monkeypatch, "ort-cpu", "reference")
+    monkeypatch.setattr("edgekit.targets.target.PLANNED_ENGINES", frozenset({"ort-cuda", "tensorrt"}))
 
 
 @pytest.mark.parametrize("device", DEVICES)
