@@ -141,7 +141,8 @@ def calibrate(request: CalibrateRequest, destination: Path, observer: Observer =
         return facts | {
             "bytes_before": before,
             "bytes_after": len(data),
-            "summary": f"{fmt.name} by {request.options.method} on {len(images.digests)} images, {size}{_chosen(result)}",
+            "summary": f"{fmt.name} by {request.options.method} on {len(images.digests)} images, {size}"
+            + _chosen(result),
         }
 
     with kept_workplace(destination, stage_key(stage)) as workplace:
