@@ -351,7 +351,7 @@ def bench(
         manifest, golden_set = opened.manifest, opened.golden()
         subjects = {manifest.precision: LatencySubject(manifest.engine, opened.model_path)}
         if manifest.precision != "fp32":
-            subjects["fp32"] = LatencySubject(manifest.engine, opened.reference_path)
+            subjects["fp32"] = LatencySubject(manifest.engine, opened.partner_path)
         # A small golden set is repeated: whole batches are timed.
         wanted = [index % len(golden_set) for index in range(8 * options.batch)]
         images = preprocess(golden_set.pixels[wanted], golden_set.card.input)

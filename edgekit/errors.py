@@ -14,6 +14,7 @@ __all__ = [
     "BadInputError",
     "DefectError",
     "EdgekitError",
+    "EvidenceNeededError",
     "ExitCode",
     "IntegrityError",
     "UnavailableError",
@@ -99,6 +100,12 @@ class UnavailableError(EdgekitError):
     """A runtime, device or optional package that the request needs is not here."""
 
     exit_code = ExitCode.UNAVAILABLE
+
+
+class EvidenceNeededError(EdgekitError):
+    """What is asked for would have to be shown on a device first: it is neither good nor bad yet."""
+
+    exit_code = ExitCode.INCONCLUSIVE
 
 
 class DefectError(EdgekitError):

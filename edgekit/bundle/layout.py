@@ -6,15 +6,23 @@ from edgekit.bundle.golden import GOLDEN_NAME
 
 __all__ = [
     "CANDIDATES",
+    "DEVICE_CACHES",
+    "DEVICE_COMMANDS",
+    "DEVICE_EVIDENCE",
+    "DEVICE_INSTALLER",
+    "DEVICE_PLAN",
     "GOLDEN",
     "GOLDEN_INDEX",
     "LATENCY",
     "LINEAGE",
     "MANIFEST",
     "MODEL",
+    "PLAN",
     "POLICY",
     "RECIPE",
     "REFERENCE",
+    "REFERENCE_PLAN",
+    "REHEARSAL",
     "REPORT_HTML",
     "REPORT_JSON",
     "SCALES",
@@ -26,16 +34,36 @@ __all__ = [
 MANIFEST = "manifest.json"
 
 MODEL = "engine/model.onnx"
-"""The artifact that ships: what was verified, byte for byte."""
+"""The explained graph that ships, FP32 or Q/DQ: the artifact itself for engines that run ONNX, and else what the
+artifact was, or is to be, built from. In older bundles the artifact of every engine lies here: those have no PLAN."""
+
+PLAN = "engine/model.plan"
+"""The artifact of an engine that does not run ONNX: what was verified, byte for byte. Absent for other engines, and
+until a device has built it."""
 
 REFERENCE = "engine/reference.onnx"
-"""The FP32 explained graph, yardstick and bench partner. Absent where the shipped artifact is that very file."""
+"""The FP32 explained graph, yardstick and bench partner. Absent where MODEL is that very file."""
+
+REFERENCE_PLAN = "engine/reference.plan"
+"""The FP32 artifact of an engine that does not run ONNX, its bench partner. Absent where PLAN is that very file."""
 
 SCALES = "scales.json"
 """The scale table. Absent exactly where the shipped artifact is not quantised."""
 
 GOLDEN = "golden"
 GOLDEN_INDEX = f"{GOLDEN}/{GOLDEN_NAME}"
+DEVICE_PLAN = "device/plan.json"
+"""What a device is to build, and how, where the host cannot; see `edgekit.device.plan`."""
+
+DEVICE_COMMANDS = "device/trtexec.sh"
+"""The same builds as command lines of NVIDIA's trtexec."""
+
+DEVICE_INSTALLER = "device/install.sh"
+"""A script that makes an environment on the device and runs the plan."""
+
+DEVICE_CACHES = "device/calibration"
+"""Folder of INT8 calibration caches, one a TensorRT version."""
+
 POLICY = "policy.json"
 RECIPE = "recipe.json"
 LINEAGE = "lineage.json"
@@ -46,6 +74,12 @@ VERDICT = "evidence/verdict.json"
 LATENCY = "evidence/latency.json"
 CANDIDATES = "evidence/candidates.json"
 """Every candidate that was measured, and why the shipped one was chosen."""
+
+DEVICE_EVIDENCE = "evidence/device.json"
+"""What the device said of its build; see `edgekit.device.evidence`. Only where a device completed the release."""
+
+REHEARSAL = "evidence/rehearsal.json"
+"""What the reference engine made of the graphs on the host, before any device: no evidence for the release."""
 
 REPORT_HTML = "report/report.html"
 REPORT_JSON = "report/report.json"

@@ -45,7 +45,7 @@ class Manifest:
     Attributes:
         created_with: edgekit version that wrote the bundle.
         target: Name of the target it was built for.
-        engine: Registry name of the engine that runs `engine/model.onnx`.
+        engine: Registry name of the engine that runs the artifact.
         precision: "int8" or "fp32": of the artifact that ships.
         status: One of `STATUSES`.
         card: How to feed the engine and what its classes are called.

@@ -11,13 +11,14 @@ from typing import Any
 from edgekit.attribution.spec import MapSpec
 from edgekit.bundle.folder import check_content, check_folder, not_a_bundle
 from edgekit.bundle.golden import GoldenSet, read_golden
-from edgekit.bundle.layout import GOLDEN, MODEL, REFERENCE
+from edgekit.bundle.layout import GOLDEN, MODEL, PLAN, REFERENCE, REFERENCE_PLAN
 from edgekit.bundle.manifest import Manifest
 from edgekit.bundle.unpack import unpack_tar
 from edgekit.core.canonical import parse_strict
 from edgekit.core.digests import digest_bytes
 from edgekit.core.files import foreign_os_errors, read_bytes
-from edgekit.errors import BadInputError, IntegrityError
+from edgekit.engines.build import PLAN_ENGINES
+from edgekit.errors import BadInputError, EvidenceNeededError, IntegrityError
 from edgekit.interface.card import ModelCard
 
 __all__ = ["Bundle", "open_bundle"]
@@ -50,14 +51,37 @@ class Bundle:
         return self.folder / name
 
     @property
+    def awaits_device(self) -> bool:
+        """Its engine is yet to be built, on the device: status "unverified" without an artifact."""
+        manifest = self.manifest
+        return manifest.status == "unverified" and manifest.engine in PLAN_ENGINES and PLAN not in self
+
+    @property
     def model_path(self) -> Path:
-        """The artifact that ships."""
-        return self.path(MODEL)
+        """The artifact that ships.
+
+        Raises:
+            EvidenceNeededError: The device has yet to build it.
+        """
+        if self.awaits_device:
+            raise EvidenceNeededError(
+                "This bundle has no engine yet: the device builds it.",
+                where=str(self.folder),
+                expected=f"a release that 'edgekit attach' completed for {self.manifest.target}",
+                found="status unverified: needs device evidence",
+                hint="run 'edgekit device build' with it on the device, then 'edgekit attach' here",
+            )
+        return self.path(PLAN if PLAN in self else MODEL)
 
     @property
     def reference_path(self) -> Path:
-        """The FP32 explained graph; the shipped artifact itself where that is the FP32 graph."""
+        """The FP32 explained graph; the shipped graph itself where that is FP32."""
         return self.path(REFERENCE if REFERENCE in self else MODEL)
+
+    @property
+    def partner_path(self) -> Path:
+        """The FP32 artifact of the same engine, to time the shipped one beside."""
+        return self.path(REFERENCE_PLAN) if REFERENCE_PLAN in self else self.reference_path
 
     def read_bytes(self, name: str) -> bytes:
         """The content of a file, checked again: what is used is what the manifest names, even if that was long ago.

@@ -13,10 +13,25 @@ from edgekit.core.progress import NULL_OBSERVER, Observer
 from edgekit.core.stages import Stage, StageRecord, run_stage
 from edgekit.engines.registry import ENGINES
 
-__all__ = ["ARTIFACT_NAME", "BuildEngineRequest", "build_engine"]
+__all__ = ["ARTIFACT_NAME", "PLAN_ENGINES", "BuildEngineRequest", "artifact_name", "build_engine"]
 
 ARTIFACT_NAME = "model.onnx"
-_VERSION = 1
+_PLAN_NAME = "model.plan"
+
+PLAN_ENGINES = ("tensorrt",)
+"""Registry names of the engines whose artifact is no ONNX file."""
+
+# 2: artifacts that are no ONNX are no longer called so.
+_VERSION = 2
+
+
+def artifact_name(engine: str) -> str:
+    """What the artifact of an engine is called in its stage's folder: ONNX by that ending, and nothing else by it.
+
+    Args:
+        engine: Registry name.
+    """
+    return _PLAN_NAME if engine in PLAN_ENGINES else ARTIFACT_NAME
 
 
 @dataclass(frozen=True)
@@ -49,7 +64,7 @@ def build_engine(request: BuildEngineRequest, destination: Path, observer: Obser
     stage = Stage(f"build-{request.candidate}", _VERSION, options, {"graph": request.graph})
 
     def body(folder: Path) -> Mapping[str, Any]:
-        artifact = folder / ARTIFACT_NAME
+        artifact = folder / artifact_name(request.engine)
         info = ENGINES.load(request.engine).build(request.graph, artifact, observer)
         size = artifact.stat().st_size
         return {

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from edgekit.calibrate.stage import MODEL_NAME
 from edgekit.core.progress import NULL_OBSERVER, Observer
 from edgekit.core.stages import StageRecord
-from edgekit.engines.build import ARTIFACT_NAME, BuildEngineRequest, build_engine
+from edgekit.engines.build import BuildEngineRequest, build_engine
 from edgekit.engines.protocol import EngineOptions
 from edgekit.engines.registry import ENGINES
 from edgekit.errors import UnavailableError
+from edgekit.pipeline.engine_files import artifact_path, graph_path
 from edgekit.pipeline.folders import CANDIDATES, BuildFolders
 from edgekit.pipeline.latency import LatencyRequest, latency
 from edgekit.policy.policy import Policy
@@ -68,8 +68,8 @@ def run_engines(request: EnginesRequest, observer: Observer = NULL_OBSERVER) -> 
         EdgekitError: As the stages.
     """
     folders = request.folders
-    graphs = {"int8": folders.final_calibrate / MODEL_NAME, "fp32": folders.final_export / "model.onnx"}
-    artifacts = {name: folders.engine(name) / ARTIFACT_NAME for name in CANDIDATES}
+    graphs = {name: graph_path(folders, name) for name in CANDIDATES}
+    artifacts = {name: artifact_path(folders, request.engine, name) for name in CANDIDATES}
     records = {}
     for name, graph in graphs.items():
         wanted = BuildEngineRequest(request.engine, graph, name)

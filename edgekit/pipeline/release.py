@@ -32,12 +32,12 @@ from edgekit.core.digests import digest_bytes
 from edgekit.core.files import foreign_os_errors, read_bytes
 from edgekit.core.progress import NULL_OBSERVER, Observer
 from edgekit.core.stages import StageRecord
-from edgekit.engines.build import ARTIFACT_NAME
 from edgekit.errors import EdgekitError
 from edgekit.interface.card import ModelCard
 from edgekit.metrics.classification import accuracy
 from edgekit.metrics.scores import ScoreTable
 from edgekit.metrics.scores_io import read_scores
+from edgekit.pipeline.engine_files import artifact_path, engine_contents
 from edgekit.pipeline.folders import CANDIDATES, BuildFolders
 from edgekit.pipeline.latency import LATENCY_NAME
 from edgekit.policy.policy import Policy
@@ -167,7 +167,7 @@ def _verified(request: ReleaseRequest, name: str, golden: GoldenSet, latency: La
         accuracy=labelled.successes / labelled.total if labelled.total else None,
         latency_p50_ms=latency.results[name].percentile_ms(50),
         latency_ratio=latency.ratio(name, "fp32").median,
-        bytes=(request.folders.engine(name) / ARTIFACT_NAME).stat().st_size,
+        bytes=artifact_path(request.folders, request.engine, name).stat().st_size,
     )
     return _Verified(candidate, table, verdict, read_json(folder / EVIDENCE_NAME))
 
@@ -197,7 +197,7 @@ def _write(  # noqa: PLR0913, PLR0917 - one call, one place: every part of a bun
     folders, name = request.folders, selection.chosen
     chosen = verified[name]
     contents: dict[str, Path | bytes] = {
-        layout.MODEL: folders.engine(name) / ARTIFACT_NAME,
+        **engine_contents(folders, request.engine, name),
         layout.POLICY: dump_canonical(request.policy.to_dict()),
         layout.RECIPE: dump_canonical(recipe_to_dict(request.recipe)),
         layout.LINEAGE: dump_canonical({stage: record.to_dict() for stage, record in request.records.items()}),
@@ -210,7 +210,6 @@ def _write(  # noqa: PLR0913, PLR0917 - one call, one place: every part of a bun
     contents.pop(f"{layout.GOLDEN}/record.json")
     if name == "int8":
         contents[layout.SCALES] = folders.final_calibrate / "scales.json"
-        contents[layout.REFERENCE] = folders.engine("fp32") / ARTIFACT_NAME
     with foreign_os_errors(destination, "write the report"):
         scratch = Path(tempfile.mkdtemp(prefix="edgekit-report-"))
     card, map_spec = _of_the_engine(folders)

@@ -11,7 +11,7 @@ import numpy as np
 from edgekit.bundle.golden import GoldenSet
 from edgekit.bundle.layout import POLICY, SCORES, VERDICT
 from edgekit.bundle.open import Bundle
-from edgekit.errors import BadInputError, IntegrityError
+from edgekit.errors import BadInputError, EvidenceNeededError, IntegrityError
 from edgekit.metrics.scores import ScoreTable
 from edgekit.metrics.scores_io import scores_from_dict
 from edgekit.policy.document import policy_from_dict
@@ -62,10 +62,19 @@ def gate(bundle: Bundle, policy: Policy | None = None) -> Verdict:
         policy: Judge under this one instead of the bundle's own.
 
     Raises:
+        EvidenceNeededError: The device has yet to build and verify its engine.
         BadInputError: The bundle holds no evidence.
         IntegrityError: The evidence does not belong to the bundle, or its stored verdict or status is not what its
             own policy says about its own scores.
     """
+    if bundle.awaits_device:
+        raise EvidenceNeededError(
+            "The bundle has status unverified: it needs evidence from the device.",
+            where=str(bundle.folder),
+            expected=f"scores of the engine that {bundle.manifest.target} builds",
+            found="a candidate whose engine nothing has built yet",
+            hint="run 'edgekit device build' with it on the device, then 'edgekit attach' here",
+        )
     if SCORES not in bundle:
         raise BadInputError(
             "The bundle was never verified, so there is nothing to judge.",

@@ -11,6 +11,7 @@ from edgekit.errors import (
     BadInputError,
     DefectError,
     EdgekitError,
+    EvidenceNeededError,
     ExitCode,
     IntegrityError,
     UnavailableError,
@@ -33,7 +34,14 @@ def test_exit_codes_are_frozen() -> None:
 
 @pytest.mark.parametrize(
     ("error", "code"),
-    [(UsageError, 2), (BadInputError, 3), (IntegrityError, 4), (UnavailableError, 5), (DefectError, 70)],
+    [
+        (UsageError, 2),
+        (BadInputError, 3),
+        (IntegrityError, 4),
+        (UnavailableError, 5),
+        (EvidenceNeededError, 6),
+        (DefectError, 70),
+    ],
 )
 def test_each_error_ends_the_process_with_its_own_code(error: type[EdgekitError], code: int) -> None:
     assert error("something").exit_code == code
@@ -41,7 +49,7 @@ def test_each_error_ends_the_process_with_its_own_code(error: type[EdgekitError]
 
 def test_every_error_of_the_module_is_of_the_one_family() -> None:
     found = [item for item in vars(edgekit.errors).values() if isinstance(item, type) and issubclass(item, Exception)]
-    assert len(found) == 6
+    assert len(found) == 7
     assert all(issubclass(item, EdgekitError) for item in found)
 
 

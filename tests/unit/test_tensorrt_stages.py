@@ -19,7 +19,7 @@ from edgekit.bundle.golden import write_golden
 from edgekit.core.canonical import read_json
 from edgekit.core.progress import NullObserver
 from edgekit.engines import tensorrt
-from edgekit.engines.build import ARTIFACT_NAME, BuildEngineRequest, build_engine
+from edgekit.engines.build import BuildEngineRequest, artifact_name, build_engine
 from edgekit.engines.installation import inspect_installation
 from edgekit.engines.tensorrt import engine
 from edgekit.engines.tensorrt.probe import probe_device
@@ -51,7 +51,7 @@ def version(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
 def test_build_verify_and_bench(version: str, tmp_path: Path) -> None:
     listener = Listener()
     built = build_engine(BuildEngineRequest("tensorrt", GRAPH, "fp32"), tmp_path / "engine", listener)
-    artifact = tmp_path / "engine" / ARTIFACT_NAME
+    artifact = tmp_path / "engine" / artifact_name("tensorrt")
     assert any(note.startswith(NEVER_RUN) for note in listener.notes)
     assert built.facts["engine"]["details"]["notice"] == NEVER_RUN
     assert version in built.facts["summary"]
