@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -15,16 +14,15 @@ from queue import Empty, Queue
 from types import TracebackType
 from typing import IO, Any
 
-from edgekit import errors
 from edgekit.bench.worker import BlockRequest, OpenRequest
 from edgekit.core.canonical import parse_strict
-from edgekit.errors import DefectError, EdgekitError, IntegrityError, UnavailableError
+from edgekit.core.children import child_environment, error_from_dict
+from edgekit.errors import DefectError, IntegrityError, UnavailableError
 
 __all__ = ["WorkerProcess", "WorkerSettings", "worker_command"]
 
 _CLOSE_TIMEOUT_S = 5.0
 _STDERR_TAIL = 2000
-_DETAILS = ("expected", "found", "where", "hint")
 
 
 def worker_command() -> tuple[str, ...]:
@@ -71,7 +69,7 @@ class WorkerProcess:
                     stdout=subprocess.PIPE,
                     stderr=stderr,
                     cwd=self._settings.scratch,
-                    env=_environment(),
+                    env=child_environment(),
                     encoding="utf-8",
                 )
         except OSError as cause:
@@ -113,7 +111,7 @@ class WorkerProcess:
         except IntegrityError as cause:
             raise self._out_of_step(line) from cause
         if isinstance(answer, dict) and answer.get("ok") is False:
-            raise _error_from(answer)
+            raise error_from_dict(answer)
         if not (
             isinstance(answer, dict)
             and answer.pop("ok", None) is True
@@ -180,17 +178,3 @@ def _pump(stream: IO[str], answers: Queue[str | None]) -> None:
     for line in stream:
         answers.put(line)
     answers.put(None)
-
-
-def _environment() -> dict[str, str]:
-    """This process's environment, with its module search path: the worker imports what we import."""
-    path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
-    return os.environ | {"PYTHONPATH": path, "PYTHONIOENCODING": "utf-8"}
-
-
-def _error_from(answer: Mapping[str, Any]) -> EdgekitError:
-    kind = getattr(errors, str(answer.get("error")), None)
-    details = {key: None if answer.get(key) is None else str(answer[key]) for key in _DETAILS}
-    if not (isinstance(kind, type) and issubclass(kind, EdgekitError)):
-        return DefectError("A process that times an engine failed in an unknown way.", found=repr(answer)[:500])
-    return kind(str(answer.get("message")), **details)

@@ -25,6 +25,7 @@ import numpy.typing as npt
 
 from edgekit.attribution.spec import OWN_CLASS
 from edgekit.core.canonical import parse_strict
+from edgekit.core.children import error_to_dict
 from edgekit.engines.protocol import EngineOptions, Runner
 from edgekit.engines.registry import ENGINES
 from edgekit.errors import DefectError, EdgekitError
@@ -139,8 +140,7 @@ def _serve(requests: TextIO, answers: TextIO) -> int:
                     return 0
                 answer, load = _answer(request, load)
             except EdgekitError as error:
-                details = {key: getattr(error, key) for key in ("message", "expected", "found", "where", "hint")}
-                _say(answers, {"ok": False, "error": type(error).__name__, **details})
+                _say(answers, {"ok": False, **error_to_dict(error)})
                 return int(error.exit_code)
             _say(answers, {"ok": True, **answer})
     finally:

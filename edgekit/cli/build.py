@@ -70,14 +70,18 @@ def command(
     Runs golden, compress, export, calibrate, qat where the recipe asks for it, build, verify and bundle; what is
     unchanged since the last run is not done again. The bundle goes to OUTPUT/release when the policy passed, else to
     OUTPUT/candidate, and the exit code is the verdict: 0 pass, 1 fail, 6 inconclusive.
+
+    For a Jetson target on another machine, OUTPUT/device-candidate is made, which 'edgekit device build' on the device
+    and 'edgekit attach' here complete; the exit code is 6, for what is still to be shown.
     """
     from dataclasses import replace
 
     from edgekit.cli.progress import make_observer
-    from edgekit.cli.results import exit_code_of, print_plan, print_result
+    from edgekit.cli.results import exit_code_of, print_candidate, print_plan, print_result
     from edgekit.config.recipe import read_recipe
     from edgekit.engines.protocol import EngineOptions
     from edgekit.pipeline.build import BuildRequest, build, plan
+    from edgekit.pipeline.device_candidate import CandidateResult
 
     chosen = read_recipe(recipe)
     request = BuildRequest(
@@ -98,5 +102,8 @@ def command(
             print_plan(plan(request, observer), as_json=as_json)
             return ExitCode.OK
         result = build(request, observer)
-    print_result(result, as_json=as_json)
+    if isinstance(result, CandidateResult):
+        print_candidate(result, as_json=as_json)
+    else:
+        print_result(result, as_json=as_json)
     return exit_code_of(result)

@@ -63,6 +63,14 @@ COMMANDS: Mapping[str, CommandEntry] = MappingProxyType(
             "edgekit.cli.bundle:command",
             "Choose among the verified engines of a build, write the report and pack the bundle.",
         ),
+        "device": CommandEntry(
+            "edgekit.cli.device:command",
+            "Build, verify and time a candidate's engines on the device that will run them.",
+        ),
+        "attach": CommandEntry(
+            "edgekit.cli.attach:command",
+            "Check what a device wrote of a candidate, and complete its release; the exit code is the verdict.",
+        ),
         "gate": CommandEntry(
             "edgekit.cli.gate:command",
             "Check a bundle's integrity and judge its stored scores; the exit code is the verdict.",

@@ -14,15 +14,21 @@ from edgekit.errors import ExitCode
 
 if TYPE_CHECKING:
     from edgekit.pipeline.build import Plan
+    from edgekit.pipeline.device_candidate import CandidateResult
     from edgekit.pipeline.release import BuildResult
 
-__all__ = ["exit_code_of", "print_plan", "print_record", "print_result", "result_to_dict"]
+__all__ = ["exit_code_of", "print_candidate", "print_plan", "print_record", "print_result", "result_to_dict"]
 
-_CODES = {"released": ExitCode.OK, "blocked": ExitCode.GATE_FAILED, "inconclusive": ExitCode.INCONCLUSIVE}
+_CODES = {
+    "released": ExitCode.OK,
+    "blocked": ExitCode.GATE_FAILED,
+    "inconclusive": ExitCode.INCONCLUSIVE,
+    "unverified": ExitCode.INCONCLUSIVE,
+}
 
 
-def exit_code_of(result: BuildResult) -> ExitCode:
-    """0 for a release, 1 for a blocked build, 6 for an inconclusive one."""
+def exit_code_of(result: BuildResult | CandidateResult) -> ExitCode:
+    """0 for a release, 1 for a blocked build, 6 for an inconclusive one and for one that awaits its device."""
     return _CODES[result.manifest.status]
 
 
@@ -96,6 +102,49 @@ def print_result(result: BuildResult, *, as_json: bool) -> None:
             }
         )
     )
+
+
+def print_candidate(result: CandidateResult, *, as_json: bool) -> None:
+    """Say what was made for the device, what the rehearsal said, and what to do next."""
+    from edgekit.engines.tensorrt.status import NEVER_RUN
+
+    archive = result.archive
+    if as_json:
+        print_json(
+            {
+                "status": result.manifest.status,
+                "needs": result.status,
+                "bundle": str(result.folder),
+                "archive": str(archive),
+                "digest": result.manifest.digest,
+                "plan": result.plan.digest,
+                "tensorrt": str(result.plan.tensorrt),
+                "modules": list(result.plan.modules),
+                "rehearsal": {name: dict(told) for name, told in result.rehearsal.items()},
+                "notice": NEVER_RUN,
+            }
+        )
+        return
+    rows = [
+        (name, told["outcome"], f"{told['agreement']:.1%}", _cosine(told["mean_cosine"]))
+        for name, told in result.rehearsal.items()
+    ]
+    click.echo("Rehearsed by the reference engine on this machine, which says nothing of TensorRT:")
+    click.echo(render_table(("graph", "verdict", "agreement", "mean cosine"), rows, right=("agreement", "mean cosine")))
+    click.echo("")
+    facts = {
+        "status": click.style(result.status, fg="yellow"),
+        "candidate": result.folder,
+        "archive": archive,
+        "for": f"{', '.join(result.plan.modules)}, TensorRT {result.plan.tensorrt}",
+        "on the device": f"edgekit device build {archive.name} --output evidence",
+        "then here": f"edgekit attach {archive} evidence",
+    }
+    click.echo(render_facts(facts))
+
+
+def _cosine(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def _candidates(result: BuildResult) -> str:

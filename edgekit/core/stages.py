@@ -20,7 +20,17 @@ from edgekit.core.files import atomic_directory, foreign_os_errors
 from edgekit.core.progress import NULL_OBSERVER, Observer
 from edgekit.errors import BadInputError, IntegrityError
 
-__all__ = ["RECORD_NAME", "FileRef", "Stage", "StageRecord", "finished_record", "read_record", "run_stage", "stage_key"]
+__all__ = [
+    "RECORD_NAME",
+    "FileRef",
+    "Stage",
+    "StageRecord",
+    "finished_record",
+    "read_record",
+    "record_from_dict",
+    "run_stage",
+    "stage_key",
+]
 
 RECORD_NAME = "record.json"
 _FORMAT = "edgekit.stage-record/1"
@@ -171,21 +181,14 @@ def _key(stage: Stage, inputs: Mapping[str, str]) -> str:
     return digest_bytes(dump_canonical(identity))
 
 
-def read_record(folder: Path) -> StageRecord:
-    """Read a stage's record and check that its files are the ones recorded.
-
-    Raises:
-        BadInputError: There is no record.
-        IntegrityError: The record is malformed, or a file is missing or differs.
-    """
-    path = folder / RECORD_NAME
-    raw = read_json(path)
+def record_from_dict(raw: Any, *, where: str) -> StageRecord:
+    """What `StageRecord.to_dict` wrote. Raises `IntegrityError` where it is something else."""
     try:
         if raw["format"] != _FORMAT:
             raise IntegrityError(
-                "A stage record has an unknown format.", where=str(path), expected=_FORMAT, found=str(raw["format"])
+                "A stage record has an unknown format.", where=where, expected=_FORMAT, found=str(raw["format"])
             )
-        record = StageRecord(
+        return StageRecord(
             stage=str(raw["stage"]),
             key=str(raw["key"]),
             options=dict(raw["options"]),
@@ -194,7 +197,18 @@ def read_record(folder: Path) -> StageRecord:
             facts=dict(raw["facts"]),
         )
     except (KeyError, TypeError, AttributeError, ValueError) as cause:
-        raise IntegrityError("A stage record is malformed.", where=str(path), found=repr(cause)) from cause
+        raise IntegrityError("A stage record is malformed.", where=where, found=repr(cause)) from cause
+
+
+def read_record(folder: Path) -> StageRecord:
+    """Read a stage's record and check that its files are the ones recorded.
+
+    Raises:
+        BadInputError: There is no record.
+        IntegrityError: The record is malformed, or a file is missing or differs.
+    """
+    path = folder / RECORD_NAME
+    record = record_from_dict(read_json(path), where=str(path))
     for name, ref in record.outputs.items():
         target = folder / name
         if not target.is_file():

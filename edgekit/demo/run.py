@@ -17,9 +17,11 @@ from edgekit.core.files import atomic_directory, foreign_os_errors
 from edgekit.core.progress import NULL_OBSERVER, Observer
 from edgekit.demo.dataset import write_demo_dataset
 from edgekit.demo.network import teacher_path
+from edgekit.errors import DefectError
 from edgekit.pipeline.build import BuildRequest, build
 from edgekit.pipeline.folders import BuildFolders
 from edgekit.pipeline.release import BuildResult
+from edgekit.targets.loader import check_target_runs_here, resolve_target
 
 __all__ = ["DemoResult", "matched_recipe", "run_demo", "unmatched_recipe"]
 
@@ -51,12 +53,17 @@ class DemoResult:
 
 def run_demo(output: Path, target: str = "cpu", observer: Observer = NULL_OBSERVER) -> DemoResult:
     """Draw the images and run both builds below `output`; what is unchanged is not done again."""
+    # The demo is two verdicts side by side: an engine that a device has yet to build has none.
+    check_target_runs_here(resolve_target(target))
     images = output / "images"
     write_demo_dataset(images, observer=observer)
 
     def run(name: str, recipe: Recipe) -> BuildResult:
         request = BuildRequest(model=teacher_path(), data=images, output=output / name, recipe=recipe, target=target)
-        return build(request, observer)
+        result = build(request, observer)
+        if not isinstance(result, BuildResult):
+            raise DefectError("A target that runs here was left to a device.", found=target)
+        return result
 
     matched = run("matched", matched_recipe())
     _share_golden(output)

@@ -26,11 +26,13 @@ from edgekit.engines.protocol import EngineOptions
 from edgekit.errors import BadInputError
 from edgekit.images.views import ImageView
 from edgekit.pipeline.data import BuildData, DataRequest, final_calibration, load_data
+from edgekit.pipeline.device_candidate import CandidateRequest, CandidateResult, make_candidate
 from edgekit.pipeline.engines import EnginesRequest, engine_for, run_engines
 from edgekit.pipeline.folders import BuildFolders
 from edgekit.pipeline.release import BuildResult, ReleaseRequest, make_release
 from edgekit.policy.policy import Policy
 from edgekit.targets.loader import Target, check_target_runs_here, resolve_target
+from edgekit.targets.site import device_engine
 from edgekit.teacher.checkpoint import LoadedModel
 from edgekit.teacher.load_options import LoadOptions
 from edgekit.teacher.loading import load_model
@@ -73,7 +75,10 @@ class BuildRequest:
 
 @dataclass(frozen=True)
 class Plan:
-    """A build that was checked as far as it can be without running a stage."""
+    """A build that was checked as far as it can be without running a stage.
+
+    `for_device` says that only the device can build the engine, and that a candidate for it is made.
+    """
 
     request: BuildRequest
     target: Target
@@ -81,6 +86,7 @@ class Plan:
     policy: Policy
     teacher: LoadedModel
     data: BuildData
+    for_device: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form, for --dry-run."""
@@ -98,14 +104,16 @@ class Plan:
             "format": self.teacher.format,
             "compress": outline(self.request.recipe.compress, has_images=self.data.train is not None),
             "images": sizes,
-            "stages": list(_stages(self.request.recipe)),
+            "stages": list(_stages(self.request.recipe, for_device=self.for_device)),
+            "for_device": self.for_device,
             "seed": self.request.seed,
         }
 
 
-def _stages(recipe: Recipe) -> tuple[str, ...]:
+def _stages(recipe: Recipe, *, for_device: bool) -> tuple[str, ...]:
     trained = ("qat",) if recipe.qat.epochs > 0 else ()
-    return ("golden", "compress", "export", "calibrate", *trained, "build", "verify", "bundle")
+    engines = ("rehearsal",) if for_device else ("build", "verify")
+    return ("golden", "compress", "export", "calibrate", *trained, *engines, "bundle")
 
 
 def plan(request: BuildRequest, observer: Observer = NULL_OBSERVER) -> Plan:
@@ -120,8 +128,10 @@ def plan(request: BuildRequest, observer: Observer = NULL_OBSERVER) -> Plan:
     """
     request = replace(request, recipe=_with_student(request.recipe, request.student_code))
     target = resolve_target(request.target)
-    check_target_runs_here(target)
-    engine = engine_for(target)
+    left_to = device_engine(target)
+    if left_to is None:
+        check_target_runs_here(target)
+    engine = left_to or engine_for(target)
     policy = read_policy(request.recipe.policy)
     check_writable_directory(request.output)
     request = replace(request, model=model_file(request.model, request.load, request.output))
@@ -146,7 +156,7 @@ def plan(request: BuildRequest, observer: Observer = NULL_OBSERVER) -> Plan:
             compares_taps=compares_taps(request.recipe),
         )
     _check_qat(request, teacher, data)
-    return Plan(request, target, engine, policy, teacher, data)
+    return Plan(request, target, engine, policy, teacher, data, for_device=left_to is not None)
 
 
 def _check_qat(request: BuildRequest, teacher: LoadedModel, data: BuildData) -> None:
@@ -178,8 +188,11 @@ def _check_qat(request: BuildRequest, teacher: LoadedModel, data: BuildData) -> 
         )
 
 
-def build(request: BuildRequest, observer: Observer = NULL_OBSERVER) -> BuildResult:
+def build(request: BuildRequest, observer: Observer = NULL_OBSERVER) -> BuildResult | CandidateResult:
     """Build, verify and bundle. That the maps did not hold is a result, with status "blocked", and no exception.
+
+    Returns:
+        The release or what was kept of it; where only the device can build the engine, the candidate for it.
 
     Raises:
         EdgekitError: As `plan` and the stages.
@@ -191,6 +204,8 @@ def build(request: BuildRequest, observer: Observer = NULL_OBSERVER) -> BuildRes
     records["calibrate"] = _calibrated(checked, folders, calibration, observer)
     if request.recipe.qat.epochs > 0:
         records["qat"] = _trained_quantised(checked, folders, records["compress"], calibration[0], observer)
+    if checked.for_device:
+        return _candidate(checked, folders, records, observer)
     wanted = EnginesRequest(
         folders=folders,
         engine=checked.engine,
@@ -210,6 +225,22 @@ def build(request: BuildRequest, observer: Observer = NULL_OBSERVER) -> BuildRes
         ),
         observer,
     )
+
+
+def _candidate(
+    checked: Plan, folders: BuildFolders, records: dict[str, StageRecord], observer: Observer
+) -> CandidateResult:
+    request = checked.request
+    wanted = CandidateRequest(
+        folders=folders,
+        target=checked.target,
+        engine=checked.engine,
+        recipe=request.recipe,
+        policy=checked.policy,
+        options=request.engine,
+        records=records,
+    )
+    return make_candidate(wanted, observer)
 
 
 def _student(checked: Plan, folders: BuildFolders, observer: Observer) -> dict[str, StageRecord]:

@@ -8,6 +8,7 @@ from pathlib import Path
 __all__ = ["CANDIDATES", "BuildFolders"]
 
 CANDIDATES = ("int8", "fp32")
+_PLACES = {"released": "release", "unverified": "device-candidate"}
 
 
 @dataclass(frozen=True)
@@ -17,15 +18,17 @@ class BuildFolders:
     Attributes:
         output: The folder given with --output.
         trained_quantised: The recipe trains with quantisation, so that what ships comes out of the qat stage.
+        elsewhere: Where the stages lie when it is not below the output.
     """
 
     output: Path
     trained_quantised: bool = False
+    elsewhere: Path | None = None
 
     @property
     def stages(self) -> Path:
         """One folder a stage."""
-        return self.output / "stages"
+        return self.elsewhere or self.output / "stages"
 
     @property
     def golden(self) -> Path:
@@ -70,6 +73,10 @@ class BuildFolders:
         """Scores and verdict of one candidate."""
         return self.stages / f"verify-{candidate}"
 
+    def rehearsal(self, candidate: str) -> Path:
+        """What the reference engine made of a graph whose engine a device has yet to build."""
+        return self.stages / f"rehearsal-{candidate}"
+
     @property
     def latency(self) -> Path:
         """Latency of the candidates, side by side."""
@@ -77,4 +84,4 @@ class BuildFolders:
 
     def bundle(self, status: str) -> Path:
         """Where the bundle goes: what was not released never stands under the name `release`."""
-        return self.output / ("release" if status == "released" else "candidate")
+        return self.output / _PLACES.get(status, "candidate")

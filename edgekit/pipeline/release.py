@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ from edgekit.metrics.scores_io import read_scores
 from edgekit.pipeline.engine_files import artifact_path, engine_contents
 from edgekit.pipeline.folders import CANDIDATES, BuildFolders
 from edgekit.pipeline.latency import LATENCY_NAME
+from edgekit.pipeline.retire import retire_others
 from edgekit.policy.policy import Policy
 from edgekit.policy.verdict import Verdict, judge
 from edgekit.report.data import CandidateSummary, ReportData
@@ -61,6 +62,8 @@ class ReleaseRequest:
         recipe: The resolved recipe.
         policy: What is demanded.
         records: What each stage did, by name.
+        contents: Bundle path to further files that travel with it.
+        lineage: Further names and digests of what it came from.
     """
 
     folders: BuildFolders
@@ -69,6 +72,8 @@ class ReleaseRequest:
     recipe: Recipe
     policy: Policy
     records: Mapping[str, StageRecord]
+    contents: Mapping[str, Path | bytes] = field(default_factory=dict)
+    lineage: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -130,11 +135,11 @@ def make_release(request: ReleaseRequest, observer: Observer = NULL_OBSERVER) ->
     selection = select({name: item.candidate for name, item in verified.items()}, request.recipe.select)
     chosen = verified[selection.chosen]
     destination = folders.bundle(selection.status)
-    lineage = {name: record.key for name, record in request.records.items()}
+    lineage = {name: record.key for name, record in request.records.items()} | dict(request.lineage)
     lineage["teacher"] = golden.teacher
     lineage["recipe"] = digest_bytes(dump_canonical(recipe_to_dict(request.recipe)))
     # First, so that a kill can leave no bundle but never the release of a build that is now blocked.
-    _retire_other(folders, selection.status)
+    retire_others(folders, selection.status)
     manifest = _unchanged(destination, lineage, selection)
     skipped = manifest is not None
     if manifest is None:
@@ -206,8 +211,9 @@ def _write(  # noqa: PLR0913, PLR0917 - one call, one place: every part of a bun
         layout.LATENCY: dump_canonical(latency.to_dict()),
         layout.CANDIDATES: dump_canonical(selection.to_dict()),
         **contents_from_folder(layout.GOLDEN, folders.golden),
+        **request.contents,
     }
-    contents.pop(f"{layout.GOLDEN}/record.json")
+    contents.pop(f"{layout.GOLDEN}/record.json", None)
     if name == "int8":
         contents[layout.SCALES] = folders.final_calibrate / "scales.json"
     with foreign_os_errors(destination, "write the report"):
@@ -307,12 +313,3 @@ def _summary(item: _Verified, judged: Judged, *, shipped: bool) -> CandidateSumm
         shipped=shipped,
         reason=judged.reason,
     )
-
-
-def _retire_other(folders: BuildFolders, status: str) -> None:
-    """Remove the bundle of an earlier run with another status: a blocked build must not leave a release standing."""
-    other = folders.bundle("blocked" if status == "released" else "released")
-    with foreign_os_errors(other, "remove the bundle of an earlier run"):
-        if other.is_dir():
-            shutil.rmtree(other)
-        other.with_suffix(".tar").unlink(missing_ok=True)

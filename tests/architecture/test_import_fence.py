@@ -33,7 +33,19 @@ BLOCKED = (
     "yaml",
 )
 RING_0 = ("errors", "core")
-RING_1 = ("attribution", "interface", "jetson", "images", "metrics", "policy", "engines", "bundle", "bench", "verify")
+RING_1 = (
+    "attribution",
+    "interface",
+    "jetson",
+    "images",
+    "metrics",
+    "policy",
+    "engines",
+    "bundle",
+    "bench",
+    "verify",
+    "device",
+)
 # Not of the rings, but loaded on a device all the same: commands, and what they read policies with.
 LIGHT = ("cli", "config", "targets")
 

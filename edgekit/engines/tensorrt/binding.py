@@ -14,7 +14,15 @@ from typing import Any
 
 from edgekit.errors import UnavailableError
 
-__all__ = ["INSTALL_HINT", "OLDEST", "TensorRt", "find_tensorrt", "load_tensorrt", "tensorrt_problem"]
+__all__ = [
+    "INSTALL_HINT",
+    "OLDEST",
+    "TensorRt",
+    "absent_tensorrt",
+    "find_tensorrt",
+    "load_tensorrt",
+    "tensorrt_problem",
+]
 
 OLDEST = (8, 5, 0)
 """The first version with the calls by tensor name that we use: JetPack 5.1."""
@@ -90,6 +98,11 @@ def tensorrt_problem() -> str:
     if not found.has("Builder") or not found.has("OnnxParser"):
         return f"TensorRT {found.text} is a runtime only: it can neither parse nor build"
     return ""
+
+
+def absent_tensorrt(text: str) -> TensorRt:
+    """A version that is not here, judged by its number alone: whatever else is asked of it, it does not have."""
+    return TensorRt(None, text)
 
 
 def find_tensorrt() -> TensorRt:

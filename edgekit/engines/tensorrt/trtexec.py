@@ -19,10 +19,18 @@ _MIB = 1 << 20
 _HARDWARE = {"same": "sameComputeCapability", "ampere+": "ampere+"}
 
 
-def trtexec_command(tensorrt: TensorRt, choices: BuildChoices, shapes: NetworkShapes) -> str:
-    """One line, with `model.onnx` and `model.plan` for the files. Its plan has no header of edgekit's."""
+def trtexec_command(
+    tensorrt: TensorRt,
+    choices: BuildChoices,
+    shapes: NetworkShapes,
+    files: tuple[str, str] = ("model.onnx", "model.plan"),
+) -> str:
+    """One line, with `files` for the graph and the plan, which has no header of edgekit's.
+
+    Pools of 0 bytes are sized by the device and left out.
+    """
     options, precision = choices.options, choices.precision
-    words = ["trtexec", "--onnx=model.onnx", "--saveEngine=model.plan", "--profilingVerbosity=detailed"]
+    words = ["trtexec", f"--onnx={files[0]}", f"--saveEngine={files[1]}", "--profilingVerbosity=detailed"]
     # Since 8.6; what it was called before still works in 8.x.
     words.append("--skipInference" if tensorrt.version >= (8, 6, 0) else "--buildOnly")
     words += [f"--{name.lower()}" for name in precision.flags]
@@ -37,10 +45,11 @@ def trtexec_command(tensorrt: TensorRt, choices: BuildChoices, shapes: NetworkSh
         for kind, batch in zip(("min", "opt", "max"), choices.batches, strict=True):
             sized = (f"{name}:{'x'.join(map(str, (batch, *rest)))}" for name, rest in rests.items())
             words.append(f"--{kind}Shapes={','.join(sized)}")
-    pools = [f"workspace:{choices.pools.workspace // _MIB}"]
+    pools = [f"workspace:{choices.pools.workspace // _MIB}"] if choices.pools.workspace else []
     if choices.pools.tactic_dram is not None and tensorrt.has("MemoryPoolType.TACTIC_DRAM"):
         pools.append(f"tacticDRAM:{choices.pools.tactic_dram // _MIB}")
-    words.append(f"--memPoolSize={','.join(pools)}")
+    if pools:
+        words.append(f"--memPoolSize={','.join(pools)}")
     words += _further(choices)
     if options.dla_core is not None:
         words.append(f"--useDLACore={options.dla_core}")
