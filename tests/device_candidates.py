@@ -1,0 +1,143 @@
+"""Candidates for devices without any training: small graphs and a small golden set, laid out as a build leaves them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+from jetson_devices import probe_of
+from tensorrt_stand_ins import GRAPH, quantised_graph
+from tiny_golden import CARD, tiny_golden
+
+from edgekit.bundle import layout
+from edgekit.bundle.assemble import BundleRequest, bundle
+from edgekit.bundle.golden import GoldenSet, write_golden
+from edgekit.bundle.open import open_bundle
+from edgekit.config.recipe import Recipe
+from edgekit.core.canonical import dump_canonical, read_json, write_json
+from edgekit.core.digests import digest_file
+from edgekit.core.progress import Observer
+from edgekit.core.stages import StageRecord
+from edgekit.device.build import DeviceBuildRequest, device_build
+from edgekit.device.evidence import DeviceEvidence
+from edgekit.device.plan import DevicePlan, VersionRange, read_plan_bytes
+from edgekit.device.work import build_and_verify
+from edgekit.engines.protocol import EngineOptions
+from edgekit.engines.tensorrt.probe import look
+from edgekit.pipeline.device_candidate import CandidateRequest, CandidateResult, make_candidate
+from edgekit.pipeline.folders import BuildFolders
+from edgekit.policy.document import load_preset
+from edgekit.targets.loader import resolve_target
+from edgekit.verify.options import SelectOptions
+
+__all__ = ["RECIPE", "candidate", "here", "replanned", "run_on_device", "stages"]
+
+# A stand-in's times mean nothing: the choice must not hang on them.
+RECIPE = Recipe(select=SelectOptions(latency_runs=5, max_latency_ratio=1000.0))
+
+
+def stages(folder: Path, golden: GoldenSet | None = None) -> BuildFolders:
+    """What golden, export and calibrate would have left below `folder`, for the small stored graph."""
+    folders = BuildFolders(folder)
+    golden = golden or tiny_golden(80)
+    write_golden(golden, folders.golden)
+    for place in (folders.export, folders.calibrate):
+        place.mkdir(parents=True)
+    (folders.export / "model.onnx").write_bytes(GRAPH.read_bytes())
+    write_json(folders.export / "interface.json", {"card": CARD.to_dict(), "map": golden.map_spec.to_dict()})
+    onnx.save(quantised_graph(), folders.calibrate / "model.onnx")
+    write_json(
+        folders.calibrate / "scales.json",
+        {
+            "format": "edgekit.scales/1",
+            "graph": digest_file(folders.export / "model.onnx"),
+            "number_format": "trt-s8s8",
+            "activations": {"image": {"scale": 0.05, "zero_point": 0}},
+        },
+    )
+    return folders
+
+
+def _record(stage: str, **facts: Any) -> StageRecord:
+    return StageRecord(stage, "1" * 64, {}, {}, {}, facts)
+
+
+def candidate(
+    folder: Path, target: str = "jetson-orin-nano", policy: str = "default", recipe: Recipe = RECIPE
+) -> CandidateResult:
+    """A candidate bundle for a target, below `folder`."""
+    wanted = CandidateRequest(
+        folders=stages(folder),
+        target=resolve_target(target),
+        engine="tensorrt",
+        recipe=recipe,
+        policy=load_preset(policy),
+        options=EngineOptions(),
+        records={
+            "golden": _record("golden", model="tiny"),
+            "compress": _record("compress", skipped="nothing to train"),
+        },
+    )
+    return make_candidate(wanted)
+
+
+def replanned(
+    path: Path, destination: Path, change: Callable[[DevicePlan], DevicePlan], **contents: bytes
+) -> Path:
+    """A sound bundle of the same files with another plan, as a host that knew better or worse would have made it.
+
+    Args:
+        path: The candidate's folder.
+        destination: Where the other goes.
+        change: Plan to plan.
+        **contents: "model" or "reference" to other bytes of that graph; the plan names their digests.
+    """
+    with open_bundle(path) as opened:
+        manifest = opened.manifest
+        files: dict[str, Path | bytes] = {name: opened.path(name) for name in manifest.files}
+        plan = read_plan_bytes(opened.read_bytes(layout.DEVICE_PLAN), where="plan")
+        for name, data in contents.items():
+            files[{"model": layout.MODEL, "reference": layout.REFERENCE}[name]] = data
+        files[layout.DEVICE_PLAN] = change(plan).to_bytes()
+        request = BundleRequest(
+            target=manifest.target,
+            engine=manifest.engine,
+            precision=manifest.precision,
+            status=manifest.status,
+            card=manifest.card,
+            map_spec=manifest.map_spec,
+            contents=files,
+            lineage=manifest.lineage,
+        )
+        bundle(request, destination)
+    return destination
+
+
+def any_version(plan: DevicePlan) -> DevicePlan:
+    """The plan for every TensorRT that there is a stand-in for; the real ranges follow JetPack."""
+    return replace(plan, tensorrt=VersionRange("8.5.2", "11.4", "the stand-ins"))
+
+
+def here(bundle: Path, output: Path, silence_s: float, observer: Observer) -> None:
+    """The work in this process, where the stand-ins are."""
+    del silence_s
+    build_and_verify(bundle, output, observer)
+
+
+def run_on_device(path: Path, output: Path, device: str = "orin-nano-super", **options: Any) -> DeviceEvidence:
+    """`device build` on a recorded device, with whatever stand-in is installed."""
+    wanted: dict[str, Any] = {"probe": probe_of(device), "look": look, "work": here, **options}
+    return device_build(DeviceBuildRequest(path, output, **wanted))
+
+
+def edited(folder: Path, change: Callable[[dict[str, Any]], None], *, digest: str | None = None) -> None:
+    """Change the document of evidence in `folder`; with `digest` its own is set, otherwise it is left as it was."""
+    path = folder / "evidence.json"
+    raw = read_json(path)
+    change(raw)
+    if digest is not None:
+        raw["digest"] = digest
+    path.write_bytes(dump_canonical(raw))
