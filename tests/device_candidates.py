@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import onnx
+import pytest
+from fake_cuda.devices import DEVICES
+from fake_cuda.faults import Faults
+from fake_cuda.machine import FakeMachine
+from fake_tensorrt.children import IMPORTABLE, child_environment
 from jetson_devices import probe_of
-from tensorrt_stand_ins import GRAPH, quantised_graph
+from tensorrt_stand_ins import GRAPH, quantised_graph, stand_in
 from tiny_golden import CARD, tiny_golden
 
 from edgekit.bundle import layout
@@ -18,7 +24,7 @@ from edgekit.bundle.golden import GoldenSet, write_golden
 from edgekit.bundle.open import open_bundle
 from edgekit.config.recipe import Recipe
 from edgekit.core.canonical import dump_canonical, read_json, write_json
-from edgekit.core.digests import digest_file
+from edgekit.core.digests import digest_bytes, digest_file
 from edgekit.core.progress import Observer
 from edgekit.core.stages import StageRecord
 from edgekit.device.build import DeviceBuildRequest, device_build
@@ -33,7 +39,17 @@ from edgekit.policy.document import load_preset
 from edgekit.targets.loader import resolve_target
 from edgekit.verify.options import SelectOptions
 
-__all__ = ["RECIPE", "candidate", "here", "replanned", "run_on_device", "stages"]
+__all__ = [
+    "RECIPE",
+    "any_version",
+    "candidate",
+    "device_stand_in",
+    "edited",
+    "here",
+    "replanned",
+    "run_on_device",
+    "stages",
+]
 
 # A stand-in's times mean nothing: the choice must not hang on them.
 RECIPE = Recipe(select=SelectOptions(latency_runs=5, max_latency_ratio=1000.0))
@@ -84,9 +100,7 @@ def candidate(
     return make_candidate(wanted)
 
 
-def replanned(
-    path: Path, destination: Path, change: Callable[[DevicePlan], DevicePlan], **contents: bytes
-) -> Path:
+def replanned(path: Path, destination: Path, change: Callable[[DevicePlan], DevicePlan], **contents: bytes) -> Path:
     """A sound bundle of the same files with another plan, as a host that knew better or worse would have made it.
 
     Args:
@@ -133,11 +147,26 @@ def run_on_device(path: Path, output: Path, device: str = "orin-nano-super", **o
     return device_build(DeviceBuildRequest(path, output, **wanted))
 
 
-def edited(folder: Path, change: Callable[[dict[str, Any]], None], *, digest: str | None = None) -> None:
-    """Change the document of evidence in `folder`; with `digest` its own is set, otherwise it is left as it was."""
+@contextmanager
+def device_stand_in(
+    version: str, interface: str, monkeypatch: pytest.MonkeyPatch, folder: Path, faults: Faults | None = None
+) -> Iterator[FakeMachine]:
+    """A stand-in for an Orin Nano's TensorRT, in this process and in its children; caches lie in `folder`."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+    for name, value in child_environment(version, (interface,), "orin-nano-8", faults).items():
+        monkeypatch.setenv(name, value)
+    # Children get this process's search path.
+    monkeypatch.syspath_prepend(str(IMPORTABLE))
+    machine = FakeMachine(DEVICES["orin-nano-8"], faults or Faults())
+    with stand_in(version, interface, monkeypatch, machine) as there:
+        yield there
+
+
+def edited(folder: Path, change: Callable[[dict[str, Any]], None], *, sealed: bool) -> None:
+    """Change the document of evidence in `folder`; `sealed` gives it the digest of what it then says."""
     path = folder / "evidence.json"
     raw = read_json(path)
     change(raw)
-    if digest is not None:
-        raw["digest"] = digest
+    if sealed:
+        raw["digest"] = digest_bytes(dump_canonical({key: value for key, value in raw.items() if key != "digest"}))
     path.write_bytes(dump_canonical(raw))

@@ -16,9 +16,11 @@ from edgekit.bundle.open import Bundle
 from edgekit.core.canonical import read_json
 from edgekit.core.digests import digest_file
 from edgekit.core.files import foreign_os_errors
+from edgekit.core.stages import RECORD_NAME
 from edgekit.device.candidate import bundle_golden_digest
 from edgekit.device.evidence import CandidateEvidence, DeviceEvidence
 from edgekit.device.plan import DevicePlan, PlannedBuild
+from edgekit.device.work import engine_file, engine_folder, verify_folder
 from edgekit.engines.tensorrt.plan_file import read_plan
 from edgekit.errors import BadInputError, IntegrityError, UnavailableError
 from edgekit.metrics.agreement import METRICS
@@ -27,7 +29,7 @@ from edgekit.metrics.scores_io import scores_from_dict
 from edgekit.policy.verdict import judge
 from edgekit.verify.gate import bundle_policy
 from edgekit.verify.stage import EVIDENCE_NAME as VERIFIED_NAME
-from edgekit.verify.stage import SCORES_NAME, VERDICT_NAME
+from edgekit.verify.stage import LOGITS_NAME, MAPS_NAME, SCORES_NAME, VERDICT_NAME
 
 __all__ = ["check_evidence"]
 
@@ -57,6 +59,7 @@ def check_evidence(opened: Bundle, plan: DevicePlan, evidence: DeviceEvidence, f
     for name, build in plan.builds.items():
         said = evidence.candidates[name]
         place = f"{where}: {name}"
+        _check_beside(name, said, evidence, folder, place)
         _check_engine(build, said, evidence, folder, place)
         table = scores_from_dict(said.scores, where=place, classes=len(golden.card.classes))
         _check_scores(table, golden, place)
@@ -133,6 +136,27 @@ def _check_whole(plan: DevicePlan, evidence: DeviceEvidence, where: str) -> None
 def _check_files(plan: DevicePlan, evidence: DeviceEvidence, folder: Path) -> None:
     check_names(evidence.files, where=str(folder))
     stages = tuple(f"{stage}-{name}/" for stage in ("build", "verify") for name in plan.builds)
+    needed = {
+        place(Path(), name).joinpath(file).as_posix()
+        for name in plan.builds
+        for place, file in (
+            (verify_folder, SCORES_NAME),
+            (verify_folder, VERDICT_NAME),
+            (verify_folder, VERIFIED_NAME),
+            (verify_folder, MAPS_NAME),
+            (verify_folder, LOGITS_NAME),
+            (verify_folder, RECORD_NAME),
+            (engine_folder, RECORD_NAME),
+        )
+    }
+    if not needed <= set(evidence.files):
+        raise IntegrityError(
+            "The evidence is not whole: it names too few files.",
+            where=str(folder),
+            expected=", ".join(sorted(needed - set(evidence.files))),
+            found=f"{len(evidence.files)} files",
+            hint=_AGAIN,
+        )
     for name, ref in evidence.files.items():
         path = folder / name
         # They are laid beside the candidate's own files, none of which they may replace.
@@ -165,16 +189,17 @@ def _check_files(plan: DevicePlan, evidence: DeviceEvidence, folder: Path) -> No
             )
 
 
-def _check_engine(
-    build: PlannedBuild, said: CandidateEvidence, evidence: DeviceEvidence, folder: Path, where: str
-) -> None:
-    if said.engine not in evidence.files:
+def _check_beside(name: str, said: CandidateEvidence, evidence: DeviceEvidence, folder: Path, where: str) -> None:
+    """Whether the document and the files beside it, which go into the release, say the same."""
+    engine, verified = engine_file(Path(), name).as_posix(), verify_folder(folder, name)
+    if said.engine != engine or engine not in evidence.files:
         raise IntegrityError(
-            "The evidence does not name its own engine's digest.", where=where, expected=said.engine, hint=_AGAIN
+            "The evidence does not name its own engine's file with its digest.",
+            where=where,
+            expected=engine,
+            found=ascii(said.engine),
+            hint=_AGAIN,
         )
-    header, _ = read_plan(folder / said.engine)
-    told = evidence.device
-    verified = folder / said.engine.split("/")[0].replace("build-", "verify-", 1)
     ran = read_json(verified / VERIFIED_NAME)
     same = (
         read_json(verified / SCORES_NAME) == said.scores
@@ -189,6 +214,13 @@ def _check_engine(
             found="others",
             hint=_AGAIN,
         )
+
+
+def _check_engine(
+    build: PlannedBuild, said: CandidateEvidence, evidence: DeviceEvidence, folder: Path, where: str
+) -> None:
+    header, _ = read_plan(folder / said.engine)
+    told = evidence.device
     for what, expected, found in (
         ("inspection", "the one in the engine's file", None if header.to_dict() == said.header else "another"),
         ("graph", f"SHA-256 {build.sha256}", _other(header.graph_sha256, build.sha256)),

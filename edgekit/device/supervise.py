@@ -61,17 +61,23 @@ def supervised(
                 env=child_environment(),
                 encoding="utf-8",
             )
+        assert process.stdout is not None
+        lines: Queue[str | None] = Queue()
+        # Reading blocks and has no timeout on every system; a thread of its own can be waited for.
+        reader = threading.Thread(target=_pump, args=(process.stdout, lines), daemon=True)
+        reader.start()
         try:
-            _listen(process, silence_s, observer, stderr)
+            _listen(process, lines, silence_s, observer, stderr)
         finally:
             process.kill()
             process.wait()
+            reader.join()
+            process.stdout.close()
 
 
-def _listen(process: subprocess.Popen[str], silence_s: float, observer: Observer, stderr: Path) -> None:
-    assert process.stdout is not None
-    lines: Queue[str | None] = Queue()
-    threading.Thread(target=_pump, args=(process.stdout, lines), daemon=True).start()
+def _listen(
+    process: subprocess.Popen[str], lines: Queue[str | None], silence_s: float, observer: Observer, stderr: Path
+) -> None:
     while True:
         try:
             line = lines.get(timeout=silence_s)
