@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from edgekit.blame.bundled import BlameReport
     from edgekit.config.recipe import Recipe
     from edgekit.core.stages import StageRecord
-    from edgekit.device.evidence import DeviceEvidence
     from edgekit.pipeline.device_candidate import CandidateResult
     from edgekit.pipeline.explain import Explanation
     from edgekit.pipeline.inspect import Found
@@ -34,14 +33,12 @@ if TYPE_CHECKING:
     from edgekit.verify.stage import Verification
 
 __all__ = [
-    "attach",
     "bench",
     "blame",
     "build",
     "bundle",
     "calibrate",
     "compress",
-    "device_build",
     "explain",
     "export",
     "gate",
@@ -68,11 +65,7 @@ def build(  # noqa: PLR0913 - the main job's options, all by keyword
     seed: int = 0,
     observer: Observer = NULL_OBSERVER,
 ) -> BuildResult | CandidateResult:
-    """Run the main job; see `edgekit.pipeline.build.BuildRequest` for the options.
-
-    Returns:
-        How the build ended; for a Jetson target on another machine, the candidate that `device_build` and `attach`
-        complete.
+    """Run the main job; see `edgekit.pipeline.build.BuildRequest` for the options, and `build` there for the result.
 
     Raises:
         EdgekitError: Something cannot be used or is not here. A build whose maps did not hold raises nothing: its
@@ -327,40 +320,6 @@ def bundle(
     }
     records |= run_engines(EnginesRequest(folders, engine, policy, recipe.select.latency_runs), observer)
     return make_release(ReleaseRequest(folders, chosen.name, engine, recipe, policy, records), observer)
-
-
-def device_build(
-    bundle: PathLike, output: PathLike, *, patience_s: float = 0.0, observer: Observer = NULL_OBSERVER
-) -> DeviceEvidence:
-    """On the device: build a candidate's engines by its plan, verify and time them, and write evidence to `output`.
-
-    Args:
-        bundle: Folder or tar file of the candidate.
-        output: Folder for engines and evidence.
-        patience_s: Seconds without a sign of life before TensorRT's process is ended; 0 for the plan's own.
-        observer: Told of the progress.
-    """
-    from edgekit.device.build import DeviceBuildRequest
-    from edgekit.device.build import device_build as run
-
-    return run(DeviceBuildRequest(Path(bundle), Path(output), patience_s=patience_s), observer)
-
-
-def attach(
-    bundle: PathLike, evidence: PathLike, *, output: PathLike | None = None, observer: Observer = NULL_OBSERVER
-) -> BuildResult:
-    """Complete the release of a candidate with what its device wrote.
-
-    Args:
-        bundle: Folder or tar file of the candidate.
-        evidence: The folder that `device_build` filled.
-        output: Folder for the release; the one that the candidate lies in unless said.
-        observer: Told of the progress.
-    """
-    from edgekit.pipeline.attach import AttachRequest
-    from edgekit.pipeline.attach import attach as run
-
-    return run(AttachRequest(Path(bundle), Path(evidence), None if output is None else Path(output)), observer)
 
 
 def gate(path: PathLike, *, policy: Policy | None = None) -> Verdict:

@@ -25,11 +25,11 @@ def command(bundle: Path, evidence: Path, output: Path | None, quiet: bool, as_j
     Nothing is run: the choice among the engines is made here by the recipe's rules, and the bundle goes to
     OUTPUT/release or OUTPUT/candidate. Exit code 0 pass, 1 fail, 4 damaged or edited, 6 inconclusive.
     """
-    from edgekit.api import attach
     from edgekit.cli.progress import make_observer
     from edgekit.cli.results import exit_code_of, print_result
+    from edgekit.pipeline.attach import AttachRequest, attach
 
     with make_observer(quiet) as observer:
-        result = attach(bundle, evidence, output=output, observer=observer)
+        result = attach(AttachRequest(bundle, evidence, output), observer)
     print_result(result, as_json=as_json)
     return exit_code_of(result)

@@ -13,7 +13,7 @@ from edgekit.errors import ExitCode
 if TYPE_CHECKING:
     from edgekit.device.evidence import DeviceEvidence
 
-__all__ = ["command"]
+__all__ = ["build", "command"]
 
 
 @click.group("device")
@@ -46,12 +46,12 @@ def build(bundle: Path, output: Path, patience: float, quiet: bool, as_json: boo
     BUNDLE is the candidate that 'edgekit build' made on the host, a folder or its tar file. Needs numpy, TensorRT and
     pycuda or cuda-python. Whether the maps held is in the evidence; 'edgekit attach' on the host decides by it.
     """
-    from edgekit.api import device_build
     from edgekit.cli.progress import make_observer
     from edgekit.cli.tables import print_json
+    from edgekit.device.build import DeviceBuildRequest, device_build
 
     with make_observer(quiet) as observer:
-        evidence = device_build(bundle, output, patience_s=patience, observer=observer)
+        evidence = device_build(DeviceBuildRequest(bundle, output, patience_s=patience), observer)
     if as_json:
         print_json(_summary(evidence, output))
     else:

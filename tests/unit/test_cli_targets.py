@@ -120,7 +120,7 @@ def test_on_a_jetson_the_device_is_shown(capsys: pytest.CaptureFixture[str], mon
     assert "MAXN_SUPER" in text.partition("This device")[2]
 
 
-@pytest.mark.parametrize("name", ["jetson-orin-nano", "jetson-xavier-nx", "jetson"])
+@pytest.mark.parametrize("name", ["jetson-agx-xavier", "jetson-xavier-nx", "jetson"])
 def test_a_build_is_refused_before_its_files_are_looked_at(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str
 ) -> None:
@@ -130,6 +130,15 @@ def test_a_build_is_refused_before_its_files_are_looked_at(
     assert name in said
     assert "hint" in said
     assert not (tmp_path / "out").exists()
+
+
+def test_a_build_for_a_jetson_is_prepared_on_another_machine(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    arguments = ["build", str(tmp_path / "none.pt"), "--target", "jetson-orin-nano", "--data", str(tmp_path / "none")]
+    # The target is let through: what is missing is the model.
+    assert run([*arguments, "--output", str(tmp_path / "out")]) == ExitCode.BAD_INPUT
+    assert "none.pt" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

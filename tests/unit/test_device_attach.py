@@ -20,6 +20,7 @@ from edgekit.core.digests import digest_bytes, digest_file
 from edgekit.device.evidence import EVIDENCE_NAME, read_evidence
 from edgekit.engines.tensorrt.status import NEVER_RUN
 from edgekit.errors import BadInputError, EdgekitError, EvidenceNeededError, IntegrityError, UnavailableError
+from edgekit.pipeline.attach import AttachRequest, attach
 
 Change = Callable[[dict[str, Any]], None]
 
@@ -50,7 +51,7 @@ def test_the_release_is_completed(host: Path, brought: Path, tmp_path: Path) -> 
     with pytest.raises(EvidenceNeededError, match="needs evidence from the device") as refused:
         api.gate(host)
     assert refused.value.exit_code == 6
-    result = api.attach(host, brought, output=tmp_path / "out")
+    result = attach(AttachRequest(host, brought, tmp_path / "out"))
     assert result.manifest.status == "released"
     assert result.folder == tmp_path / "out" / "release"
     assert api.gate(result.archive).outcome == "pass"
@@ -71,7 +72,7 @@ def test_the_release_is_completed(host: Path, brought: Path, tmp_path: Path) -> 
             assert opened.manifest.lineage["device-candidate"] == before.manifest.digest
         assert opened.manifest.lineage["device-evidence"] == evidence.digest
     # The document may be named in place of its folder, and what is unchanged is not written again.
-    again = api.attach(host, brought / EVIDENCE_NAME, output=tmp_path / "out")
+    again = attach(AttachRequest(host, brought / EVIDENCE_NAME, tmp_path / "out"))
     assert again.manifest == result.manifest
 
 
@@ -91,7 +92,7 @@ def test_maps_that_moved_are_a_blocked_bundle(tmp_path: Path, monkeypatch: pytes
         monkeypatch.setattr(stage, "answer_golden", moved)
         evidence = run_on_device(made.folder, tmp_path / "evidence")
     assert {said.verdict["outcome"] for said in evidence.candidates.values()} == {"fail"}
-    result = api.attach(made.folder, tmp_path / "evidence")
+    result = attach(AttachRequest(made.folder, tmp_path / "evidence"))
     assert result.manifest.status == "blocked"
     # Beside the candidate by default, which stays, and never under the name of a release.
     assert result.folder == tmp_path / "build" / "candidate"
@@ -102,7 +103,7 @@ def test_maps_that_moved_are_a_blocked_bundle(tmp_path: Path, monkeypatch: pytes
 
 def _attach_refused(host: Path, brought: Path, tmp_path: Path) -> EdgekitError:
     with pytest.raises(EdgekitError) as caught:
-        api.attach(host, brought, output=tmp_path / "out")
+        attach(AttachRequest(host, brought, tmp_path / "out"))
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
     error = caught.value
     assert error.where
@@ -262,15 +263,15 @@ def test_a_file_that_is_missing_or_changed(name: str, host: Path, brought: Path,
 def test_no_evidence_at_all(host: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(BadInputError, match="no such file"):
-        api.attach(host, tmp_path / "empty")
+        attach(AttachRequest(host, tmp_path / "empty"))
     with pytest.raises(BadInputError, match="no such file"):
-        api.attach(host, tmp_path / "nothing")
+        attach(AttachRequest(host, tmp_path / "nothing"))
 
 
 def test_a_release_is_nothing_to_attach_to(brought: Path, tmp_path: Path) -> None:
     stored = Path(__file__).resolve().parents[1] / "golden" / "bundle-1.tar"
     with pytest.raises(BadInputError, match="no candidate"):
-        api.attach(stored, brought, output=tmp_path)
+        attach(AttachRequest(stored, brought, tmp_path))
 
 
 @pytest.mark.parametrize("damage", ["cut", "spacing", "digest", "key", "text"])
