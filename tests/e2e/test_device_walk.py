@@ -23,7 +23,7 @@ from edgekit.verify.options import SelectOptions
 
 RECIPE = Recipe(
     golden=GoldenOptions(samples=64),
-    compress=CompressOptions(prune=PruneOptions(rate=0.1), finetune=FinetuneOptions(epochs=0)),
+    compress=CompressOptions(prune=PruneOptions(rate=0.0), finetune=FinetuneOptions(epochs=0)),
     calibrate=CalibrateOptions(images=32),
     # A stand-in's times mean nothing: the choice must not hang on them.
     select=SelectOptions(latency_runs=5, max_latency_ratio=1000.0, max_accuracy_drop=1.0),
