@@ -17,6 +17,7 @@ from edgekit.targets.loader import (
     target_names,
 )
 from edgekit.targets.setting import DEVICE_PYTHON
+from edgekit.targets.site import device_engine
 from edgekit.targets.support import Limit, limits_of, usable_releases
 from edgekit.targets.target import Target
 
@@ -101,7 +102,7 @@ def line_of(name: str, *, probe: Probe | None = None) -> Line:
     try:
         check_target_runs_here(target, probe=probe)
     except UnavailableError as error:
-        reason = error.message
+        reason = _completed_elsewhere(target, probe) or error.message
     return Line(
         name=name,
         title=alias.title if alias else target.title,
@@ -113,6 +114,15 @@ def line_of(name: str, *, probe: Probe | None = None) -> Line:
         reason=reason,
         status=target.status,
     )
+
+
+def _completed_elsewhere(target: Target, probe: Probe | None) -> str:
+    """What a build here comes to where the device has the last word; empty where there is no build here at all."""
+    try:
+        left = device_engine(target, probe=probe)
+    except UnavailableError:
+        return ""
+    return "the device completes what is built here ('edgekit device build', 'edgekit attach')" if left else ""
 
 
 def version_range(versions: Sequence[str]) -> str:

@@ -136,7 +136,9 @@ def test_a_build_for_a_jetson_is_prepared_on_another_machine(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     arguments = ["build", str(tmp_path / "none.pt"), "--target", "jetson-orin-nano", "--data", str(tmp_path / "none")]
-    # The target is let through: what is missing is the model.
+    # The target is let through: what is missing is the model, and the list says who has the last word.
+    assert run(["targets", "jetson-orin-nano"]) == 0
+    assert "edgekit device build" in capsys.readouterr().out
     assert run([*arguments, "--output", str(tmp_path / "out")]) == ExitCode.BAD_INPUT
     assert "none.pt" in capsys.readouterr().err
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from device_candidates import any_version, candidate, device_stand_in, replanned, run_on_device
 from fake_cuda.faults import Faults, ParserFault
+from fake_tensorrt.children import child_environment
 from tensorrt_stand_ins import PAIRS, Listener
 
 from edgekit.core.children import error_from_dict, error_to_dict
@@ -55,12 +57,37 @@ def test_a_hang_is_ended(where: str, bundle: Path, tmp_path: Path, monkeypatch: 
     begun = time.monotonic()
     faults = Faults(**{where: 60.0})
     with device_stand_in(*V10, monkeypatch, tmp_path, faults), pytest.raises(UnavailableError) as caught:
-        run_on_device(bundle, tmp_path / "out", work=supervised, patience_s=4.0)
+        run_on_device(bundle, tmp_path / "out", work=supervised, patience_s=2.0)
     assert time.monotonic() - begun < 40
     assert "sign of life" in caught.value.message
-    assert "4 seconds" in str(caught.value.expected)
+    assert "2 seconds" in str(caught.value.expected)
     assert "--patience" in str(caught.value.hint)
     assert not (tmp_path / "out" / EVIDENCE_NAME).exists()
+
+
+_FENCED = """
+import sys
+from pathlib import Path
+blocked = {"captum", "jinja2", "onnxscript", "PIL", "pydantic", "rich", "safetensors", "scipy", "torch", "yaml"}
+class Fence:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in blocked:
+            raise ModuleNotFoundError(f"{name} is behind the fence", name=name)
+sys.meta_path.insert(0, Fence())
+from jetson_devices import probe_of
+from edgekit.device.build import DeviceBuildRequest, device_build
+evidence = device_build(DeviceBuildRequest(Path(sys.argv[1]), Path(sys.argv[2]), probe=probe_of("orin-nano-super")))
+print(evidence.device.tensorrt, *(each.verdict["outcome"] for each in evidence.candidates.values()))
+"""
+
+
+def test_the_device_needs_nothing_of_the_workstation(bundle: Path, tmp_path: Path) -> None:
+    # Its own probe and worker look for TensorRT in processes of theirs; the stand-in alone uses ONNX Runtime and onnx.
+    environment = child_environment(*(V10[0], (V10[1],)), device="orin-nano-8") | {"XDG_CACHE_HOME": str(tmp_path)}
+    words = [sys.executable, "-c", _FENCED, str(bundle), str(tmp_path / "out")]
+    done = subprocess.run(words, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["10.3.0", "pass", "pass"]
 
 
 def _worker(tmp_path: Path, body: str) -> tuple[str, ...]:
