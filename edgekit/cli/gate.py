@@ -27,11 +27,11 @@ def command(bundle: Path, policy: str | None, as_json: bool) -> ExitCode:
     from edgekit.cli.tables import print_json
     from edgekit.cli.verdicts import render_verdict
     from edgekit.config.documents import read_policy
-    from edgekit.verify.gate import gate
+    from edgekit.verify.gate import bundle_notice, gate
 
     demanded = None if policy is None else read_policy(policy)
     with open_bundle(bundle) as opened:
-        verdict = gate(opened, demanded)
+        verdict, notice = gate(opened, demanded), bundle_notice(opened)
         if as_json:
             print_json(
                 {
@@ -39,7 +39,10 @@ def command(bundle: Path, policy: str | None, as_json: bool) -> ExitCode:
                     "status": opened.manifest.status,
                     "verdict": verdict.to_dict_in_words(),
                 }
+                | ({"notice": notice} if notice else {})
             )
         else:
             click.echo(render_verdict(verdict))
+            if notice:
+                click.echo(f"{click.style('note', fg='yellow')} {notice}")
     return verdict.exit_code

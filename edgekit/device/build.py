@@ -15,11 +15,11 @@ from edgekit.bundle.open import Bundle, open_bundle
 from edgekit.core.canonical import read_json, write_json
 from edgekit.core.digests import digest_file
 from edgekit.core.environment import environment_print
-from edgekit.core.files import check_writable_directory, write_bytes
+from edgekit.core.files import check_writable_directory, foreign_os_errors, read_bytes, write_bytes
 from edgekit.core.progress import NULL_OBSERVER, Observer
 from edgekit.core.stages import FileRef
 from edgekit.device.candidate import bundle_golden_digest, candidate_plan, check_device
-from edgekit.device.evidence import EVIDENCE_NAME, CandidateEvidence, DeviceEvidence, DeviceFound
+from edgekit.device.evidence import EVIDENCE_FORMAT, EVIDENCE_NAME, CandidateEvidence, DeviceEvidence, DeviceFound
 from edgekit.device.plan import DevicePlan
 from edgekit.device.supervise import supervised
 from edgekit.device.work import ENGINE, engine_file, engine_folder, verify_folder
@@ -96,8 +96,7 @@ def device_build(request: DeviceBuildRequest, observer: Observer = NULL_OBSERVER
         check_device(plan, jetson, found.tensorrt, where=str(request.bundle))
         assert jetson is not None, "check_device refuses what is no Jetson"
         check_writable_directory(request.output)
-        # Evidence of an earlier run must not stand beside engines of this one.
-        (request.output / EVIDENCE_NAME).unlink(missing_ok=True)
+        _retire(request.output / EVIDENCE_NAME)
         observer.noted(f"{NEVER_RUN}.")
         request.work(opened.folder, request.output, request.patience_s or plan.limits.silence_s, observer)
         latency = _timed(plan, golden, request.output, observer)
@@ -115,6 +114,22 @@ def _check_output(output: Path, opened: Bundle) -> None:
             expected="a folder beside the bundle",
             hint="choose another place with --output",
         )
+
+
+def _retire(document: Path) -> None:
+    """Evidence of an earlier run must not stand beside engines of this one; anything else is not ours to remove."""
+    if not document.exists():
+        return
+    if EVIDENCE_FORMAT.encode() not in read_bytes(document):
+        raise BadInputError(
+            "The place for the evidence holds something else, which would be lost.",
+            where=str(document),
+            expected="evidence of an earlier run, or nothing yet",
+            found="another file of that name",
+            hint="choose another place with --output",
+        )
+    with foreign_os_errors(document, "remove evidence of an earlier run"):
+        document.unlink()
 
 
 def _timed(plan: DevicePlan, golden: GoldenSet, output: Path, observer: Observer) -> LatencyReport:

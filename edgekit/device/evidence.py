@@ -20,10 +20,10 @@ from edgekit.device.strict import canonical_document, checked_keys, sha256_text
 from edgekit.engines.tensorrt.status import NEVER_RUN
 from edgekit.errors import IntegrityError
 
-__all__ = ["EVIDENCE_NAME", "CandidateEvidence", "DeviceEvidence", "DeviceFound", "read_evidence"]
+__all__ = ["EVIDENCE_FORMAT", "EVIDENCE_NAME", "CandidateEvidence", "DeviceEvidence", "DeviceFound", "read_evidence"]
 
 EVIDENCE_NAME = "evidence.json"
-_FORMAT = "edgekit.device-evidence/1"
+EVIDENCE_FORMAT = "edgekit.device-evidence/1"
 _WHAT = "Device evidence"
 
 
@@ -117,7 +117,7 @@ class DeviceEvidence:
 
     def _body(self) -> dict[str, Any]:
         return {
-            "format": _FORMAT,
+            "format": EVIDENCE_FORMAT,
             "created_with": self.created_with,
             "bundle": self.bundle,
             "plan": self.plan,
@@ -177,9 +177,9 @@ def read_evidence(path: Path) -> DeviceEvidence:
     """
     where = str(path)
     raw = checked_keys(canonical_document(read_bytes(path), where=where), _KINDS, where=where, what=_WHAT)
-    if raw["format"] != _FORMAT:
+    if raw["format"] != EVIDENCE_FORMAT:
         raise IntegrityError(
-            "Device evidence has an unknown format.", where=where, expected=_FORMAT, found=raw["format"]
+            "Device evidence has an unknown format.", where=where, expected=EVIDENCE_FORMAT, found=raw["format"]
         )
     body = {key: value for key, value in raw.items() if key != "digest"}
     digest = digest_bytes(dump_canonical(body))

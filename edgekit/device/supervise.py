@@ -50,17 +50,7 @@ def supervised(
     with TemporaryDirectory(prefix="edgekit-device-") as scratch:
         words = [*(command or worker_command()), str(bundle.resolve()), str(output.resolve())]
         stderr = Path(scratch) / "stderr.txt"
-        with stderr.open("wb") as errors:
-            process = subprocess.Popen(
-                words,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                # Modules that lie in the user's folder must not be imported in place of the installed ones.
-                cwd=scratch,
-                env=child_environment(),
-                encoding="utf-8",
-            )
+        process = _start(words, Path(scratch), stderr)
         assert process.stdout is not None
         lines: Queue[str | None] = Queue()
         # Reading blocks and has no timeout on every system; a thread of its own can be waited for.
@@ -73,6 +63,28 @@ def supervised(
             process.wait()
             reader.join()
             process.stdout.close()
+
+
+def _start(words: Sequence[str], scratch: Path, stderr: Path) -> subprocess.Popen[str]:
+    try:
+        with stderr.open("wb") as errors:
+            return subprocess.Popen(
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                # Modules that lie in the user's folder must not be imported in place of the installed ones.
+                cwd=scratch,
+                env=child_environment(),
+                encoding="utf-8",
+            )
+    except OSError as cause:
+        raise UnavailableError(
+            "A process that builds could not be started.",
+            expected=words[0],
+            found=str(cause),
+            hint="run 'edgekit doctor', and close other programs where memory is short",
+        ) from cause
 
 
 def _listen(

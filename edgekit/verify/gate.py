@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from edgekit.bundle.golden import GoldenSet
-from edgekit.bundle.layout import POLICY, SCORES, VERDICT
+from edgekit.bundle.layout import DEVICE_EVIDENCE, POLICY, SCORES, VERDICT
 from edgekit.bundle.open import Bundle
 from edgekit.errors import BadInputError, EvidenceNeededError, IntegrityError
 from edgekit.metrics.scores import ScoreTable
@@ -18,7 +18,7 @@ from edgekit.policy.document import policy_from_dict
 from edgekit.policy.policy import Policy
 from edgekit.policy.verdict import Verdict, judge
 
-__all__ = ["bundle_policy", "bundle_scores", "gate"]
+__all__ = ["bundle_notice", "bundle_policy", "bundle_scores", "gate"]
 
 _STATUS_OF_OUTCOME = {"pass": "released", "fail": "blocked", "inconclusive": "inconclusive"}
 
@@ -30,6 +30,17 @@ def bundle_policy(bundle: Bundle) -> Policy:
         return policy_from_dict(bundle.read_json(POLICY), where=where)
     except BadInputError as cause:
         raise IntegrityError("The bundle's policy is malformed.", where=where, found=str(cause)) from cause
+
+
+def bundle_notice(bundle: Bundle) -> str:
+    """What a device that completed the release said of its engine's standing; empty where none did."""
+    if DEVICE_EVIDENCE not in bundle:
+        return ""
+    where = str(bundle.path(DEVICE_EVIDENCE))
+    try:
+        return str(bundle.read_json(DEVICE_EVIDENCE)["notice"])
+    except (KeyError, TypeError) as cause:
+        raise IntegrityError("The bundle's device evidence is malformed.", where=where, found=repr(cause)) from cause
 
 
 def bundle_scores(bundle: Bundle, golden: GoldenSet) -> ScoreTable:

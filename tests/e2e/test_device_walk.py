@@ -79,6 +79,9 @@ def test_host_device_attach_gate(
     assert told["status"] == "released"
     release = build / "release.tar"
     assert run(["gate", str(release)]) == 0
+    assert NEVER_RUN in capsys.readouterr().out
+    assert run(["gate", str(release), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["notice"] == NEVER_RUN
     assert Path(told["archive"]) == release
     with open_bundle(release) as opened:
         assert opened.manifest.engine == "tensorrt"

@@ -207,6 +207,14 @@ def test_a_folder_inside_the_bundle_is_no_output(bundle: Path) -> None:
     assert not (bundle / "out").exists()
 
 
+def test_a_file_of_somebody_else_is_not_replaced(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / EVIDENCE_NAME).write_text("{}")
+    with device_stand_in(*V10, monkeypatch, tmp_path), pytest.raises(BadInputError, match="would be lost"):
+        run_on_device(bundle, tmp_path / "out")
+    assert (tmp_path / "out" / EVIDENCE_NAME).read_text() == "{}"
+
+
 def test_what_is_no_candidate(tmp_path: Path) -> None:
     stored = Path(__file__).resolve().parents[1] / "golden" / "bundle-1.tar"
     with pytest.raises(BadInputError, match="no candidate"):

@@ -114,6 +114,11 @@ def test_a_worker_that_dies_or_babbles(tmp_path: Path, body: str, kind: type[Edg
     assert words in str(caught.value.found)
 
 
+def test_a_worker_that_cannot_be_started(tmp_path: Path) -> None:
+    with pytest.raises(UnavailableError, match="could not be started"):
+        supervised(tmp_path, tmp_path / "out", 20.0, command=(str(tmp_path / "none"),))
+
+
 @pytest.mark.parametrize("error", [BadInputError("a", expected="b", found="c", where="d", hint="e"), DefectError("a")])
 def test_errors_travel_whole(error: EdgekitError) -> None:
     back = error_from_dict(error_to_dict(error))
