@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -33,14 +34,12 @@ def command(bundle: Path, policy: str | None, as_json: bool) -> ExitCode:
     with open_bundle(bundle) as opened:
         verdict, notice = gate(opened, demanded), bundle_notice(opened)
         if as_json:
-            print_json(
-                {
-                    "bundle": opened.manifest.digest,
-                    "status": opened.manifest.status,
-                    "verdict": verdict.to_dict_in_words(),
-                }
-                | ({"notice": notice} if notice else {})
-            )
+            document: dict[str, Any] = {
+                "bundle": opened.manifest.digest,
+                "status": opened.manifest.status,
+                "verdict": verdict.to_dict_in_words(),
+            }
+            print_json(document | ({"notice": notice} if notice else {}))
         else:
             click.echo(render_verdict(verdict))
             if notice:
