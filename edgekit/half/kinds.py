@@ -13,9 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from edgekit.errors import BadInputError
-from edgekit.half.scales import LARGEST, HalfScales
-from edgekit.half.view import QUANTISATION, GraphView, describe
+from edgekit.half.scales import HalfScales
+from edgekit.half.view import QUANTISATION, GraphView
 
 __all__ = ["Kinds", "decide_kinds"]
 
@@ -51,21 +50,15 @@ class Kinds:
     single: Mapping[int, str]
 
 
-def decide_kinds(view: GraphView, scales: HalfScales, logits: str, magnitudes: Mapping[str, float]) -> Kinds:
+def decide_kinds(view: GraphView, scales: HalfScales, logits: str) -> Kinds:
     """Decide.
 
     Args:
         view: The graph.
         scales: Its quantisation scales.
         logits: Name of the output that the forward path ends in.
-        magnitudes: Largest magnitude that was measured of tensors, as far as there are measurements.
-
-    Raises:
-        BadInputError: An operation that would compute in FP16 holds, or was measured to answer, more than FP16 can.
     """
     deciding = _Deciding(view, scales, logits)
-    for index in sorted(deciding.half):
-        _check_range(view, scales, index, magnitudes)
     return Kinds(frozenset(deciding.half), dict(sorted(deciding.single.items())))
 
 
@@ -163,33 +156,3 @@ class _Deciding:
 
     def _readers(self, node: onnx.NodeProto) -> list[int]:
         return [reader for name in node.output for reader in self.view.readers.get(name, ())]
-
-
-def _check_range(view: GraphView, scales: HalfScales, index: int, magnitudes: Mapping[str, float]) -> None:
-    node = view.nodes[index]
-    # A bound beyond the range bounds nothing in it.
-    slots = () if node.op_type == "Clip" else view.free_slots(node)
-    for slot in slots:
-        name = node.input[slot]
-        maker = view.maker(name)
-        if view.is_stored(name):
-            finite = np.abs(view.value(name)[np.isfinite(view.value(name))])
-            largest, what = float(finite.max(initial=0.0)), "holds"
-        elif maker is not None and maker.op_type == "DequantizeLinear":
-            largest, what = scales.largest_value(maker), "reads"
-        else:
-            continue
-        _refuse_beyond(node, largest, f"{what} {name!r}")
-    for name in node.output:
-        _refuse_beyond(node, magnitudes.get(name, 0.0), f"answers {name!r}")
-
-
-def _refuse_beyond(node: onnx.NodeProto, largest: float, what: str) -> None:
-    if not largest <= LARGEST:
-        raise BadInputError(
-            "The graph cannot be given FP16 types: a value is beyond their range.",
-            where=describe(node),
-            expected=f"magnitudes up to {LARGEST:.0f}",
-            found=f"it {what} with {largest:.6g}",
-            hint="build with FP32 types (float_type 'fp32'), or change the module so that its values stay in range",
-        )

@@ -9,7 +9,7 @@ strong typing (a DequantizeLinear answers in its scale's type) and ONNX's operat
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,16 +18,18 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from edgekit.engines.half_graph import SOURCE_KEY
 from edgekit.errors import BadInputError
 from edgekit.half.kinds import Kinds, decide_kinds
 from edgekit.half.opset import raised
+from edgekit.half.ranges import check_range
 from edgekit.half.scales import LARGEST, HalfScales
 from edgekit.half.view import GraphView
 
-__all__ = ["SOURCE_KEY", "HalfTyped", "type_half"]
+__all__ = ["HalfTyped", "Measure", "type_half"]
 
-SOURCE_KEY = "edgekit.half_of"
-"""Key of the SHA-256 of the FP32-typed graph's file, in the metadata of the model."""
+Measure = Callable[[Sequence[str]], Mapping[str, float]]
+"""Given names of tensors of the FP32-typed graph, the largest magnitude that each was seen to have."""
 _HALF, _SINGLE = int(TensorProto.FLOAT16), int(TensorProto.FLOAT)
 _SUFFIX = {_HALF: "half", _SINGLE: "single"}
 
@@ -54,7 +56,7 @@ def type_half(
     *,
     source: str = "",
     logits: str = "logits",
-    magnitudes: Mapping[str, float] | None = None,
+    measure: Measure | None = None,
 ) -> HalfTyped:
     """Give the float part of a graph FP16 types.
 
@@ -62,7 +64,8 @@ def type_half(
         model: An `onnx.ModelProto` with FP32 types, Q/DQ or not, of operator set 13 or later. Not modified.
         source: SHA-256 of the file that `model` was read from, to be written down in the result; empty for none.
         logits: The output that the forward path ends in; what it does not depend on is the map branch.
-        magnitudes: Largest measured magnitude by tensor, where known: what was measured beyond FP16 is refused.
+        measure: Asked once for what operations in FP16 would answer; what was seen beyond FP16's range is refused.
+            None where there is nothing to measure with: then stored values and scales are checked alone.
 
     Returns:
         The typed graph. The Q/DQ grids are those of `model` to within the rounding of a scale to FP16 (2^-9 of it at
@@ -80,13 +83,14 @@ def type_half(
     if logits not in view.outputs:
         raise BadInputError("The graph has no such output.", expected=logits, found=", ".join(view.outputs))
     scales = HalfScales(view)
-    kinds = decide_kinds(view, scales, logits, magnitudes or {})
+    kinds = decide_kinds(view, scales, logits)
     if not kinds.half:
         raise BadInputError(
             "Nothing in the graph can have FP16 types.",
             expected="an operation on the way to the logits that FP16 can hold",
             found="; ".join(sorted(set(kinds.single.values()))[:4]),
         )
+    check_range(view, scales, kinds, measure)
     writer = _Writer(view, scales, kinds)
     typed = writer.model(source)
     return HalfTyped(

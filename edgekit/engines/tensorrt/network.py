@@ -25,11 +25,13 @@ class GraphSource:
         where: Its path, for messages.
         data: Its bytes.
         outline: What is in it.
+        stands_for: SHA-256 of the graph with FP32 types that was named, where this one was made from it; else empty.
     """
 
     where: str
     data: bytes
     outline: OnnxOutline
+    stands_for: str = ""
 
 
 @dataclass(frozen=True)

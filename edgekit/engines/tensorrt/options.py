@@ -38,6 +38,8 @@ class BuildOptions:
         dla_fallback: Let the GPU run what the DLA cannot.
         calibration_cache: Scales for the implicit INT8 path of TensorRT 10 and before, as a file of TensorRT's own.
         scales: The same as a scale table of edgekit's; one of the two at most.
+        half_graph: The same graph with FP16 types. It is built in place of the other where the network is strongly
+            typed and `float_type` is not "fp32"; it must name the other's digest.
         memory: Name of the CUDA package, see `memory.MEMORIES`.
         device: Number of the GPU.
     """
@@ -57,6 +59,7 @@ class BuildOptions:
     dla_fallback: bool = True
     calibration_cache: Path | None = None
     scales: Path | None = None
+    half_graph: Path | None = None
     memory: str = ""
     device: int = 0
 
@@ -93,4 +96,5 @@ class BuildOptions:
         raw["timing_cache"] = self.timing_cache is not None
         raw["calibration_cache"] = self.calibration_cache is not None
         raw["scales"] = self.scales is not None
+        raw["half_graph"] = self.half_graph is not None
         return raw

@@ -98,11 +98,14 @@ def _strong(outline: OnnxOutline, options: BuildOptions, where: str) -> Precisio
             where=where,
             expected="an ONNX graph with FP16 initialisers and FP16 scales (opset 19 or later)",
             found="FP32 only",
-            hint="export the graph with FP16 types, or leave float_type at 'auto' to build in FP32",
+            hint="calibration for TensorRT writes model.fp16.onnx beside model.onnx: keep the two together, or give it "
+            "as half_graph; or leave float_type at 'auto' to build in FP32",
         )
     notes = ["strongly typed: every layer computes in the graph's own types"]
     if outline.quantised and not outline.typed:
-        notes.append("the graph's float types are FP32, so what is not INT8 runs in FP32")
+        notes.append(
+            "the graph's float types are FP32 and none with FP16 types lies beside it, so what is not INT8 runs in FP32"
+        )
     return Precision(True, (), ("TF32",), False, tuple(notes))
 
 
