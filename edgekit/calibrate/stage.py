@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekit.calibrate.adjusted import apply_adjustments
+from edgekit.calibrate.boundaries import Boundaries, count_boundaries
 from edgekit.calibrate.calibrator import CALIBRATORS, CalibrationContext
 from edgekit.calibrate.formats import NumberFormat, Range, number_format
 from edgekit.calibrate.graph import ExplainedGraph, read_graph
@@ -47,6 +48,7 @@ MODEL_NAME = "model.onnx"
 CALIBRATION_NAME = "calibration.json"
 _CALIBRATION_FORMAT = "edgekit.calibration/1"
 _VERSION = 3
+_SHOWN = 4
 
 
 @dataclass(frozen=True)
@@ -143,13 +145,19 @@ def calibrate(request: CalibrateRequest, destination: Path, observer: Observer =
         write_json(folder / CALIBRATION_NAME, _manifest(result.table, images))
         if written is not None:
             write_manifest(folder / SET_NAME, written)
-        facts = _facts(result, len(images.digests)) | typed
+        boundaries = count_boundaries(result.model)
+        # The rule is TensorRT's; other runtimes gain from a single matrix in integers.
+        if boundaries.lone and fmt.placement == "tensorrt":
+            observer.noted(_lone_words(boundaries))
+        facts = _facts(result, len(images.digests)) | typed | {"boundaries": boundaries.to_dict()}
+        steps = f"{boundaries.per_operation:.2f} steps between float and integers an operation"
         before = request.graph.stat().st_size
         size = f"{before / 1e6:.2f} MB to {len(data) / 1e6:.2f} MB"
         return facts | {
             "bytes_before": before,
             "bytes_after": len(data),
-            "summary": f"{fmt.name} by {request.options.method} on {len(images.digests)} images, {size}",
+            "boundaries_per_operation": boundaries.per_operation,
+            "summary": f"{fmt.name} by {request.options.method} on {len(images.digests)} images, {size}, {steps}",
         }
 
     with kept_workplace(destination, stage_key(stage)) as workplace:
@@ -282,6 +290,15 @@ def check_rules(model: Any, fmt: NumberFormat, exclude: Iterable[str] = ()) -> N
         raise DefectError(
             "The quantised graph breaks a rule of its runtime.", where=fmt.name, found="; ".join(violations[:3])
         )
+
+
+def _lone_words(boundaries: Boundaries) -> str:
+    names = ", ".join(boundaries.lone[:_SHOWN])
+    more = f" and {len(boundaries.lone) - _SHOWN} more" if len(boundaries.lone) > _SHOWN else ""
+    return (
+        f"calibrate: {len(boundaries.lone)} of {boundaries.quantised} operations in integers have float on both sides, "
+        f"which is often slower than float alone: {names}{more}; calibrate.exclude leaves them in float"
+    )
 
 
 def _note_float_weights(
