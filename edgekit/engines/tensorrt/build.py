@@ -15,6 +15,7 @@ from edgekit.core.progress import NULL_OBSERVER, Observer
 from edgekit.engines.tensorrt.binding import TensorRt, load_tensorrt
 from edgekit.engines.tensorrt.builder_config import BuildChoices, check_options, configure, profile_batches
 from edgekit.engines.tensorrt.calibrator import make_calibrator
+from edgekit.engines.tensorrt.dla import parser_flags, place_on_dla, tell_parser
 from edgekit.engines.tensorrt.graph_source import read_source, typed_source
 from edgekit.engines.tensorrt.inspection import EngineLayers, inspect_engine
 from edgekit.engines.tensorrt.lifetimes import closed_after_objects
@@ -130,13 +131,17 @@ class _DeviceBuild:
         builder = self._builder(logger)
         check_options(tensorrt, builder, self._memory.facts, options)
         network = create_network(tensorrt, builder, precision)
-        parser = parse_graph(tensorrt, network, logger, self._messages, source)
+        config = builder.create_builder_config()
+        place_on_dla(tensorrt, config, options)
+        parser = tensorrt.module.OnnxParser(network, logger)
+        tell_parser(tensorrt, parser, config, parser_flags(tensorrt, options))
+        parse_graph(tensorrt, parser, self._messages, source)
         shapes = network_shapes(network, source.where)
         free = self._memory.free_bytes()
         pools = size_pools(self._memory.facts, free, available_memory(), len(source.data), options.workspace)
         batches = profile_batches(shapes, options, source.where)
         choices = BuildChoices(options, precision, pools, batches, shapes.free_batch)
-        config = configure(tensorrt, builder, network, choices)
+        configure(tensorrt, builder, network, config, choices)
         calibrator = self._calibrate(config)
         monitor = make_monitor(tensorrt, observer, self._messages)
         if monitor is not None:
@@ -176,7 +181,9 @@ class _DeviceBuild:
         options = self._options
         if options.scales is not None:
             digest = digest_bytes(self._source.data)
-            cache, path = cache_from_scales(options.scales, digest, self._tensorrt.version), options.scales
+            for_dla = self._source.outline if options.dla_core is not None else None
+            path = options.scales
+            cache = cache_from_scales(path, digest, self._tensorrt.version, for_dla)
         elif options.calibration_cache is not None:
             cache, path = read_bytes(options.calibration_cache), options.calibration_cache
         else:
