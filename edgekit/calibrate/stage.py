@@ -14,6 +14,7 @@ import numpy.typing as npt
 from edgekit.calibrate.adjusted import apply_adjustments
 from edgekit.calibrate.boundaries import Boundaries, count_boundaries
 from edgekit.calibrate.calibrator import CALIBRATORS, CalibrationContext
+from edgekit.calibrate.dla_rules import check_dla_rules
 from edgekit.calibrate.formats import NumberFormat, Range, number_format
 from edgekit.calibrate.graph import ExplainedGraph, read_graph
 from edgekit.calibrate.half_copy import write_half_copy
@@ -150,6 +151,9 @@ def calibrate(request: CalibrateRequest, destination: Path, observer: Observer =
         if boundaries.lone and fmt.placement == "tensorrt":
             observer.noted(_lone_words(boundaries))
         facts = _facts(result, len(images.digests)) | typed | {"boundaries": boundaries.to_dict()}
+        if fmt.placement == "tensorrt":
+            left = check_dla_rules(result.model)
+            facts["dla_left_over"] = {"count": len(left), "examples": list(left[:_SHOWN])}
         steps = f"{boundaries.per_operation:.2f} steps between float and integers an operation"
         before = request.graph.stat().st_size
         size = f"{before / 1e6:.2f} MB to {len(data) / 1e6:.2f} MB"
