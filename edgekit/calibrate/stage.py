@@ -161,7 +161,8 @@ def calibrate(request: CalibrateRequest, destination: Path, observer: Observer =
             "bytes_before": before,
             "bytes_after": len(data),
             "boundaries_per_operation": boundaries.per_operation,
-            "summary": f"{fmt.name} by {request.options.method} on {len(images.digests)} images, {size}, {steps}",
+            "summary": f"{fmt.name} by {request.options.method} on {len(images.digests)} images, {size}, {steps}"
+            + _chosen(result),
         }
 
     with kept_workplace(destination, stage_key(stage)) as workplace:
@@ -279,6 +280,14 @@ def _facts(result: QuantisedGraph, images: int) -> dict[str, JsonValue]:
         "clipped_share": dict(result.clipped),
         "method": dict(result.solution.facts),
     }
+
+
+def _chosen(result: QuantisedGraph) -> str:
+    """What a method that judges candidates took, and its drift beside min-max's."""
+    facts = result.solution.facts
+    if "chosen" not in facts:
+        return ""
+    return f"; chose {facts['chosen']}, with {facts['relative_drift']:.2f} of the drift of min-max"
 
 
 def check_rules(model: Any, fmt: NumberFormat, exclude: Iterable[str] = ()) -> None:
