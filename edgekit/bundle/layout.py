@@ -13,6 +13,7 @@ __all__ = [
     "DEVICE_PLAN",
     "GOLDEN",
     "GOLDEN_INDEX",
+    "HALF_MODEL",
     "LATENCY",
     "LINEAGE",
     "MANIFEST",
@@ -40,6 +41,9 @@ artifact was, or is to be, built from. In older bundles the artifact of every en
 PLAN = "engine/model.plan"
 """The artifact of an engine that does not run ONNX: what was verified, byte for byte. Absent for other engines, and
 until a device has built it."""
+
+HALF_MODEL = "engine/model.fp16.onnx"
+"""MODEL with FP16 types, for engines that compute in the types of a graph. Absent where none could be written."""
 
 REFERENCE = "engine/reference.onnx"
 """The FP32 explained graph, yardstick and bench partner. Absent where MODEL is that very file."""

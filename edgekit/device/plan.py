@@ -25,7 +25,7 @@ _FORMAT = "edgekit.device-plan/1"
 _WHAT = "A device plan"
 
 # Folders and packages of the machine that builds are no part of a plan.
-_LOCAL = ("timing_cache", "calibration_cache", "scales", "memory", "device")
+_LOCAL = ("timing_cache", "calibration_cache", "scales", "half_graph", "memory", "device")
 
 
 @dataclass(frozen=True)
@@ -77,12 +77,15 @@ class PlannedBuild:
         sha256: Digest of that file.
         options: How it is built; folders and packages of the device are the device's own affair.
         trtexec: TensorRT version to the same build as a command line of NVIDIA's tool.
+        typed: Bundle path of the graph with FP16 types, which is built in its place where networks are strongly typed;
+            empty for none. Its digest is among the plan's inputs.
     """
 
     graph: str
     sha256: str
     options: BuildOptions
     trtexec: Mapping[str, str] = field(default_factory=dict)
+    typed: str = ""
 
 
 @dataclass(frozen=True)
@@ -205,11 +208,20 @@ _LIMIT_KINDS: Mapping[str, tuple[type, ...]] = {"silence_s": (float,), "largest_
 
 def _build_to_dict(build: PlannedBuild) -> dict[str, Any]:
     options = {key: value for key, value in build.options.to_dict().items() if key not in _LOCAL}
-    return {"graph": build.graph, "sha256": build.sha256, "options": options, "trtexec": dict(build.trtexec)}
+    return {
+        "graph": build.graph,
+        "sha256": build.sha256,
+        "options": options,
+        "trtexec": dict(build.trtexec),
+        "typed": build.typed,
+    }
 
 
 def _build_from_dict(raw: object, where: str) -> PlannedBuild:
-    kinds: dict[str, tuple[type, ...]] = {"graph": (str,), "sha256": (str,), "options": (dict,), "trtexec": (dict,)}
+    kinds: dict[str, tuple[type, ...]] = {
+        **dict.fromkeys(("graph", "sha256", "typed"), (str,)),
+        **dict.fromkeys(("options", "trtexec"), (dict,)),
+    }
     found = checked_keys(raw, kinds, where=where, what="A planned build")
     options = dict(found["options"])
     known = {key for key in BuildOptions().to_dict() if key not in _LOCAL}
@@ -229,4 +241,5 @@ def _build_from_dict(raw: object, where: str) -> PlannedBuild:
         sha256=sha256_text(found["sha256"], where=where),
         options=BuildOptions(**options),
         trtexec={str(version): str(line) for version, line in found["trtexec"].items()},
+        typed=found["typed"],
     )

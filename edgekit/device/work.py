@@ -17,7 +17,7 @@ from edgekit.core.environment import environment_print
 from edgekit.core.progress import NULL_OBSERVER, Observer
 from edgekit.core.stages import Stage, run_stage
 from edgekit.device.candidate import candidate_plan
-from edgekit.device.plan import DevicePlan, PlannedBuild
+from edgekit.device.plan import DevicePlan
 from edgekit.engines.build import artifact_name
 from edgekit.engines.tensorrt.engine import TensorRtEngine
 from edgekit.engines.tensorrt.machine import machine_facts
@@ -65,7 +65,10 @@ def build_and_verify(bundle: Path, output: Path, observer: Observer = NULL_OBSER
     with open_bundle(bundle) as opened:
         plan, policy = candidate_plan(opened), bundle_policy(opened)
         for name, build in plan.builds.items():
-            _build(plan, name, build, opened.path(build.graph), output, observer)
+            graphs = {"graph": opened.path(build.graph)}
+            if build.typed:
+                graphs["graph_fp16"] = opened.path(build.typed)
+            _build(plan, name, graphs, output, observer)
         for name in plan.builds:
             request = VerifyRequest(
                 engine=ENGINE,
@@ -77,7 +80,7 @@ def build_and_verify(bundle: Path, output: Path, observer: Observer = NULL_OBSER
             verify(request, verify_folder(output, name), observer)
 
 
-def _build(plan: DevicePlan, name: str, build: PlannedBuild, graph: Path, output: Path, observer: Observer) -> None:
+def _build(plan: DevicePlan, name: str, graphs: Mapping[str, Path], output: Path, observer: Observer) -> None:
     options: dict[str, JsonValue] = {
         "plan": plan.digest,
         "engine": ENGINE,
@@ -86,12 +89,13 @@ def _build(plan: DevicePlan, name: str, build: PlannedBuild, graph: Path, output
         # An engine of another power mode or release is another engine.
         "machine": machine_facts().to_dict(),
     }
-    stage = Stage(f"build-{name}", _VERSION, options, {"graph": graph})
-    engine = TensorRtEngine(build_options=replace(build.options, timing_cache=cache_folder()))
+    stage = Stage(f"build-{name}", _VERSION, options, graphs)
+    wanted = replace(plan.builds[name].options, timing_cache=cache_folder(), half_graph=graphs.get("graph_fp16"))
+    engine = TensorRtEngine(build_options=wanted)
 
     def body(folder: Path) -> Mapping[str, Any]:
         artifact = folder / artifact_name(ENGINE)
-        info = engine.build(graph, artifact, observer)
+        info = engine.build(graphs["graph"], artifact, observer)
         size = artifact.stat().st_size
         if size > plan.limits.largest_engine:
             raise UnavailableError(

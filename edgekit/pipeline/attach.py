@@ -24,6 +24,7 @@ from edgekit.device.check import check_evidence
 from edgekit.device.evidence import EVIDENCE_NAME, DeviceEvidence, read_evidence
 from edgekit.device.plan import DevicePlan
 from edgekit.device.work import engine_folder, verify_folder
+from edgekit.engines.half_graph import half_graph_beside
 from edgekit.engines.tensorrt.status import NEVER_RUN
 from edgekit.errors import BadInputError, IntegrityError, UnavailableError
 from edgekit.pipeline.engine_files import graph_path
@@ -137,6 +138,8 @@ def _lay_out(opened: Bundle, evidence: DeviceEvidence, device: Path, folders: Bu
         },
         **{folders.stages / name: device / name for name in evidence.files},
     }
+    if layout.HALF_MODEL in opened:
+        copies[half_graph_beside(graph_path(folders, "int8"))] = opened.path(layout.HALF_MODEL)
     for target, source in copies.items():
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)

@@ -25,6 +25,7 @@ from edgekit.core.progress import NULL_OBSERVER, Observer
 from edgekit.core.stages import RECORD_NAME, StageRecord
 from edgekit.device.candidate import golden_digest
 from edgekit.device.plan import DevicePlan
+from edgekit.engines.half_graph import half_graph_beside
 from edgekit.engines.protocol import EngineOptions
 from edgekit.engines.tensorrt.status import NEVER_RUN
 from edgekit.interface.card import ModelCard
@@ -195,7 +196,9 @@ def _contents(
     rehearsal: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Path | bytes]:
     folders = request.folders
+    typed = half_graph_beside(graph_path(folders, "int8"))
     return {
+        **({layout.HALF_MODEL: typed} if typed.is_file() else {}),
         layout.MODEL: graph_path(folders, "int8"),
         layout.REFERENCE: graph_path(folders, "fp32"),
         layout.SCALES: folders.final_calibrate / "scales.json",

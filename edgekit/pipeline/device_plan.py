@@ -14,7 +14,8 @@ from edgekit.core.digests import digest_bytes, digest_file
 from edgekit.core.files import read_bytes
 from edgekit.device.candidate import GOLDEN_INPUT
 from edgekit.device.plan import DevicePlan, PlannedBuild, VersionRange
-from edgekit.engines.tensorrt.binding import absent_tensorrt
+from edgekit.engines.half_graph import half_graph_beside
+from edgekit.engines.tensorrt.binding import TensorRt, absent_tensorrt
 from edgekit.engines.tensorrt.builder_config import BuildChoices
 from edgekit.engines.tensorrt.memory_pools import MemoryPools
 from edgekit.engines.tensorrt.network import NetworkShapes
@@ -62,6 +63,12 @@ class PlanRequest:
     map_spec: MapSpec
     batch: int
     latency_runs: int
+
+    @property
+    def typed(self) -> Path | None:
+        """File of the Q/DQ graph with FP16 types, where calibration could write one."""
+        path = half_graph_beside(self.quantised)
+        return path if path.is_file() else None
 
 
 @dataclass(frozen=True)
@@ -155,6 +162,7 @@ def _inputs(request: PlanRequest) -> dict[str, str]:
         layout.MODEL: digest_file(request.quantised),
         layout.REFERENCE: digest_file(request.reference),
         layout.SCALES: digest_file(request.scales),
+        **({layout.HALF_MODEL: digest_file(request.typed)} if request.typed else {}),
         **{name: digest_bytes(data) for name, data in request.documents.items()},
     }
 
@@ -165,16 +173,22 @@ def _build(
     options = BuildOptions()
     if request.batch:
         options = replace(options, batches=(request.batch,) * 3)
-    files = (graph, str(Path(graph).with_suffix(".plan").name))
-    lines = {version: _command(request, outline, options, version, files) for version in versions}
-    return PlannedBuild(graph, digest_file(path), options, lines)
+    typed = layout.HALF_MODEL if graph == layout.MODEL and request.typed else ""
+    half = read_outline(read_bytes(request.typed), str(request.typed)) if typed and request.typed else None
+    plan = Path(graph).with_suffix(".plan").name
+    lines = {}
+    for version in versions:
+        tensorrt = absent_tensorrt(version)
+        # As on the device: the graph with FP16 types where a network is strongly typed, whatever is asked for.
+        built, named = (half, typed) if half is not None and tensorrt.always_strong else (outline, graph)
+        lines[version] = _command(request, tensorrt, built, options, (named, plan))
+    return PlannedBuild(graph, digest_file(path), options, lines, typed)
 
 
 def _command(
-    request: PlanRequest, outline: OnnxOutline, options: BuildOptions, version: str, files: tuple[str, str]
+    request: PlanRequest, tensorrt: TensorRt, outline: OnnxOutline, options: BuildOptions, files: tuple[str, str]
 ) -> str:
     """Decided by the code that decides on the device; only what the device's memory decides is left out."""
-    tensorrt = absent_tensorrt(version)
     count = request.map_spec.classes
     columns = () if count == 1 else (count,)
     batch = request.batch or -1

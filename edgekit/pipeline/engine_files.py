@@ -7,6 +7,7 @@ from pathlib import Path
 from edgekit.bundle import layout
 from edgekit.calibrate.stage import MODEL_NAME
 from edgekit.engines.build import PLAN_ENGINES, artifact_name
+from edgekit.engines.half_graph import half_graph_beside
 from edgekit.pipeline.folders import BuildFolders
 
 __all__ = ["artifact_path", "engine_contents", "graph_path"]
@@ -32,6 +33,9 @@ def engine_contents(folders: BuildFolders, engine: str, chosen: str) -> dict[str
         names = {chosen: layout.MODEL, "fp32": layout.REFERENCE} if other else {chosen: layout.MODEL}
         return {name: artifact_path(folders, engine, candidate) for candidate, name in names.items()}
     contents = {layout.MODEL: graph_path(folders, chosen), layout.PLAN: artifact_path(folders, engine, chosen)}
+    typed = half_graph_beside(contents[layout.MODEL])
+    if typed.is_file():
+        contents[layout.HALF_MODEL] = typed
     for candidate in other:
         contents[layout.REFERENCE] = graph_path(folders, candidate)
         contents[layout.REFERENCE_PLAN] = artifact_path(folders, engine, candidate)
