@@ -31,8 +31,10 @@ from edgekit.device.build import DeviceBuildRequest, device_build
 from edgekit.device.evidence import DeviceEvidence
 from edgekit.device.plan import DevicePlan, VersionRange, read_plan_bytes
 from edgekit.device.work import build_and_verify
+from edgekit.engines.half_graph import half_graph_beside
 from edgekit.engines.protocol import EngineOptions
 from edgekit.engines.tensorrt.probe import look
+from edgekit.half.typed import type_half
 from edgekit.pipeline.device_candidate import CandidateRequest, CandidateResult, make_candidate
 from edgekit.pipeline.folders import BuildFolders
 from edgekit.policy.document import load_preset
@@ -64,7 +66,10 @@ def stages(folder: Path, golden: GoldenSet | None = None) -> BuildFolders:
         place.mkdir(parents=True)
     (folders.export / "model.onnx").write_bytes(GRAPH.read_bytes())
     write_json(folders.export / "interface.json", {"card": CARD.to_dict(), "map": golden.map_spec.to_dict()})
-    onnx.save(quantised_graph(), folders.calibrate / "model.onnx")
+    rounded = quantised_graph().SerializeToString()
+    (folders.calibrate / "model.onnx").write_bytes(rounded)
+    typed = type_half(onnx.load_model_from_string(rounded), source=digest_bytes(rounded)).model
+    half_graph_beside(folders.calibrate / "model.onnx").write_bytes(typed.SerializeToString())
     write_json(
         folders.calibrate / "scales.json",
         {

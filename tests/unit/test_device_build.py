@@ -14,6 +14,7 @@ from fake_cuda.faults import Faults, ParserFault
 from fake_tensorrt.install import MISSING_LIBRARIES, installed
 from tensorrt_stand_ins import PAIRS, quantised_graph
 
+from edgekit.bundle import layout
 from edgekit.core.digests import digest_bytes, digest_file
 from edgekit.device.evidence import EVIDENCE_NAME, read_evidence
 from edgekit.device.plan import DevicePlan
@@ -32,7 +33,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return replanned(made.folder, tmp_path_factory.mktemp("any") / "bundle", any_version)
 
 
-@pytest.mark.parametrize(("version", "interface"), PAIRS, ids="-".join)
+@pytest.mark.parametrize(("version", "interface"), PAIRS, ids=str)
 def test_every_version_builds_verifies_times_and_tells(
     version: str, interface: str, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -56,8 +57,10 @@ def test_every_version_builds_verifies_times_and_tells(
         assert said.header["build"]["notice"] == said.runtime["details"]["notice"] == NEVER_RUN
         assert len(evidence.latency.results[name].samples_ms) == 5
     # Typed by the graph from 11 on, by flags before.
-    flags = evidence.candidates["int8"].header["build"]["precision"]["flags"]
-    assert flags == ([] if version.startswith("11") else ["INT8", "FP16"])
+    built = evidence.candidates["int8"].header["build"]
+    assert built["precision"]["flags"] == ([] if version.startswith("11") else ["INT8", "FP16"])
+    typed = digest_file(bundle / layout.HALF_MODEL)
+    assert built["typed_graph"] == (typed if version.startswith("11") else "")
 
 
 def test_the_command_line_of_the_host_is_that_of_the_device(

@@ -74,6 +74,17 @@ def test_the_plan_names_modules_versions_and_inputs(made: CandidateResult) -> No
     assert plan.notice == NEVER_RUN
     for name, build in plan.builds.items():
         assert build.sha256 == made.manifest.files[build.graph].sha256, name
+    assert plan.builds["int8"].typed == layout.HALF_MODEL
+    assert plan.inputs[layout.HALF_MODEL] == made.manifest.files[layout.HALF_MODEL].sha256
+
+
+def test_from_11_on_the_command_line_builds_the_typed_graph(tmp_path: Path) -> None:
+    plan = candidate(tmp_path, target="jetson-thor").plan
+    lines = plan.builds["int8"].trtexec
+    assert f"--onnx={layout.HALF_MODEL}" in lines["11.4.1"]
+    assert "--int8" not in lines["11.4.1"]
+    assert f"--onnx={layout.MODEL}" in lines["10.13"]
+    assert set(plan.caches) == {"10.13", "10.13.3.9", "10.16.2"}
 
 
 @pytest.mark.parametrize("name", [name for name in target_names() if name.startswith("jetson-")])
@@ -190,11 +201,12 @@ def test_a_build_with_strange_options_is_refused(made: CandidateResult, change: 
         lambda plan: replace(plan, inputs={**plan.inputs, layout.POLICY: "0" * 64}),
         lambda plan: replace(plan, inputs={"golden": plan.inputs["golden"]}),
         lambda plan: replace(plan, target="jetson-thor"),
+        lambda plan: replace(plan, inputs={**plan.inputs, layout.HALF_MODEL: "0" * 64}),
         lambda plan: replace(
             plan, builds={**plan.builds, "int8": replace(plan.builds["int8"], sha256=plan.builds["fp32"].sha256)}
         ),
     ],
-    ids=["golden", "policy", "fewer", "target", "graph"],
+    ids=["golden", "policy", "fewer", "target", "typed", "graph"],
 )
 def test_a_plan_about_other_files_is_refused(made: CandidateResult, tmp_path: Path, change: object) -> None:
     path = replanned(made.folder, tmp_path / "other", change)  # type: ignore[arg-type]
