@@ -13,30 +13,41 @@ from edgekit.pipeline.folders import BuildFolders
 __all__ = ["artifact_path", "engine_contents", "graph_path"]
 
 
-def graph_path(folders: BuildFolders, candidate: str) -> Path:
-    """The explained graph that a candidate, "int8" or "fp32", is built from."""
-    return folders.final_calibrate / MODEL_NAME if candidate == "int8" else folders.final_export / "model.onnx"
+def graph_path(folders: BuildFolders, precision: str) -> Path:
+    """The explained graph that an engine of a precision, "int8" or "fp32", is built from."""
+    return folders.final_calibrate / MODEL_NAME if precision == "int8" else folders.final_export / "model.onnx"
 
 
 def artifact_path(folders: BuildFolders, engine: str, candidate: str) -> Path:
-    """The file that was built from it."""
+    """The file that was built of a candidate.
+
+    Args:
+        folders: Where the stages lie.
+        engine: Registry name of its engine.
+        candidate: Its name.
+    """
     return folders.engine(candidate) / artifact_name(engine)
 
 
-def engine_contents(folders: BuildFolders, engine: str, chosen: str) -> dict[str, Path]:
-    """What a bundle holds of the chosen candidate and its FP32 partner, by `layout`.
+def engine_contents(folders: BuildFolders, engine: str, shipped: str, partner: str | None) -> dict[str, Path]:
+    """What a bundle holds of the candidate that ships and of its FP32 partner, by `layout`.
 
     Where the artifact is no ONNX, the graphs travel too: others can build from them, and blame needs them.
+
+    Args:
+        folders: Where the stages lie.
+        engine: Registry name of the engine.
+        shipped: Name of the candidate that ships.
+        partner: Name of the FP32 candidate on the same engine; None where the one that ships is FP32.
     """
-    other = ("fp32",) if chosen == "int8" else ()
+    artifact = artifact_path(folders, engine, shipped)
+    other = None if partner is None else artifact_path(folders, engine, partner)
     if engine not in PLAN_ENGINES:
-        names = {chosen: layout.MODEL, "fp32": layout.REFERENCE} if other else {chosen: layout.MODEL}
-        return {name: artifact_path(folders, engine, candidate) for candidate, name in names.items()}
-    contents = {layout.MODEL: graph_path(folders, chosen), layout.PLAN: artifact_path(folders, engine, chosen)}
-    typed = half_graph_beside(contents[layout.MODEL])
-    if typed.is_file():
-        contents[layout.HALF_MODEL] = typed
-    for candidate in other:
-        contents[layout.REFERENCE] = graph_path(folders, candidate)
-        contents[layout.REFERENCE_PLAN] = artifact_path(folders, engine, candidate)
+        return {layout.MODEL: artifact} | ({} if other is None else {layout.REFERENCE: other})
+    graph = graph_path(folders, "fp32" if partner is None else "int8")
+    contents = {layout.MODEL: graph, layout.PLAN: artifact}
+    if half_graph_beside(graph).is_file():
+        contents[layout.HALF_MODEL] = half_graph_beside(graph)
+    if other is not None:
+        contents |= {layout.REFERENCE: graph_path(folders, "fp32"), layout.REFERENCE_PLAN: other}
     return contents

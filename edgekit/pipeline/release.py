@@ -202,7 +202,7 @@ def _write(  # noqa: PLR0913, PLR0917 - one call, one place: every part of a bun
     folders, name = request.folders, selection.chosen
     chosen = verified[name]
     contents: dict[str, Path | bytes] = {
-        **engine_contents(folders, request.engine, name),
+        **engine_contents(folders, request.engine, name, "fp32" if name == "int8" else None),
         layout.POLICY: dump_canonical(request.policy.to_dict()),
         layout.RECIPE: dump_canonical(recipe_to_dict(request.recipe)),
         layout.LINEAGE: dump_canonical({stage: record.to_dict() for stage, record in request.records.items()}),
