@@ -10,6 +10,7 @@ __all__ = ["ENGINES"]
 ENGINES: Registry[Engine] = Registry(
     "engine",
     {
+        "openvino": "edgekit.engines.openvino_engine:ENGINE",
         "ort-cpu": "edgekit.engines.ort_cpu:ENGINE",
         "reference": "edgekit.engines.reference:ENGINE",
         "tensorrt": "edgekit.engines.tensorrt.engine:ENGINE",
