@@ -62,9 +62,10 @@ def build(  # noqa: PLR0913 - the main job's options, all by keyword
     load: LoadOptions | None = None,
     student_code: str | None = None,
     seed: int = 0,
+    engine: str | None = None,
     observer: Observer = NULL_OBSERVER,
 ) -> BuildResult:
-    """Run the main job; see `edgekit.pipeline.build.BuildRequest` for the options.
+    """Run the main job; `engine` names the one that ships. See `edgekit.pipeline.build.BuildRequest` for the options.
 
     Raises:
         EdgekitError: Something cannot be used or is not here. A build whose maps did not hold raises nothing: its
@@ -86,6 +87,7 @@ def build(  # noqa: PLR0913 - the main job's options, all by keyword
         calib_root=None if calib_root is None else Path(calib_root),
         student_code=student_code,
         seed=seed,
+        engine_name=engine,
     )
     return run(request, observer)
 
@@ -289,13 +291,18 @@ def verify(path: PathLike, *, policy: Policy | None = None, observer: Observer =
 
 
 def bundle(
-    build_dir: PathLike, *, target: str = "cpu", recipe: Recipe | None = None, observer: Observer = NULL_OBSERVER
+    build_dir: PathLike,
+    *,
+    target: str = "cpu",
+    recipe: Recipe | None = None,
+    engine: str | None = None,
+    observer: Observer = NULL_OBSERVER,
 ) -> BuildResult:
     """Build, verify and time the engines of a build's folder where that is missing, and pack its bundle."""
     from edgekit.config.documents import read_policy
     from edgekit.config.recipe import Recipe
     from edgekit.core.stages import read_record
-    from edgekit.pipeline.engines import EnginesRequest, engine_for, run_engines
+    from edgekit.pipeline.engines import EnginesRequest, engines_for, run_engines
     from edgekit.pipeline.folders import BuildFolders
     from edgekit.pipeline.release import ReleaseRequest, make_release
     from edgekit.targets.loader import resolve_target
@@ -304,7 +311,7 @@ def bundle(
     trained = recipe.qat.epochs > 0
     folders = BuildFolders(Path(build_dir), trained_quantised=trained)
     chosen = resolve_target(target)
-    engine, policy = engine_for(chosen), read_policy(recipe.policy)
+    choice, policy = engines_for(chosen, engine), read_policy(recipe.policy)
     records = {
         name: read_record(folder)
         for name, folder in (
@@ -315,8 +322,8 @@ def bundle(
             *((("qat", folders.qat),) if trained else ()),
         )
     }
-    records |= run_engines(EnginesRequest(folders, engine, policy, recipe.select.latency_runs), observer)
-    return make_release(ReleaseRequest(folders, chosen.name, engine, recipe, policy, records), observer)
+    ran = run_engines(EnginesRequest(folders, chosen, choice, policy, recipe.select.latency_runs), observer)
+    return make_release(ReleaseRequest(folders, chosen.name, ran, recipe, policy, records | ran.records), observer)
 
 
 def gate(path: PathLike, *, policy: Policy | None = None) -> Verdict:

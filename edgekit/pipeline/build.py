@@ -26,7 +26,7 @@ from edgekit.engines.protocol import EngineOptions
 from edgekit.errors import BadInputError
 from edgekit.images.views import ImageView
 from edgekit.pipeline.data import BuildData, DataRequest, final_calibration, load_data
-from edgekit.pipeline.engines import EnginesRequest, engine_for, run_engines
+from edgekit.pipeline.engines import EngineChoice, EnginesRequest, engines_for, run_engines
 from edgekit.pipeline.folders import BuildFolders
 from edgekit.pipeline.release import BuildResult, ReleaseRequest, make_release
 from edgekit.policy.policy import Policy
@@ -56,6 +56,7 @@ class BuildRequest:
         student_code: The student's architecture as the user named it; see `CompressRequest`.
         seed: Of every random choice.
         engine: How engines run.
+        engine_name: The engine that ships, one of the target's; None for the fastest of those here that holds.
     """
 
     model: Path
@@ -69,6 +70,7 @@ class BuildRequest:
     student_code: str | None = None
     seed: int = 0
     engine: EngineOptions = field(default_factory=EngineOptions)
+    engine_name: str | None = None
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class Plan:
 
     request: BuildRequest
     target: Target
-    engine: str
+    engines: EngineChoice
     policy: Policy
     teacher: LoadedModel
     data: BuildData
@@ -91,7 +93,8 @@ class Plan:
         }
         return {
             "target": self.target.to_dict(),
-            "engine": self.engine,
+            "engines": list(self.engines.engines),
+            "engines_absent": [dict(vars(item)) for item in self.engines.absent],
             "policy": self.policy.to_dict(),
             "recipe": recipe_to_dict(self.request.recipe),
             "card": self.teacher.card.to_dict(),
@@ -112,16 +115,16 @@ def plan(request: BuildRequest, observer: Observer = NULL_OBSERVER) -> Plan:
     """Check everything that a build needs before it begins.
 
     Raises:
-        BadInputError: Model, card, recipe, policy, images or output folder cannot be used; the recipe compresses a
-            model whose format allows none; or its student cannot be made, matched or verified, or is made by code
-            that the user did not name.
+        BadInputError: Model, card, recipe, policy, engine, images or output folder cannot be used; the recipe
+            compresses a model whose format allows none; or its student cannot be made, matched or verified, or is made
+            by code that the user did not name.
         UnavailableError: The target cannot be verified here, no engine of it runs here, or a package or pretrained
             weights cannot be had.
     """
     request = replace(request, recipe=_with_student(request.recipe, request.student_code))
     target = resolve_target(request.target)
     check_target_runs_here(target)
-    engine = engine_for(target)
+    engines = engines_for(target, request.engine_name)
     policy = read_policy(request.recipe.policy)
     check_writable_directory(request.output)
     request = replace(request, model=model_file(request.model, request.load, request.output))
@@ -146,7 +149,7 @@ def plan(request: BuildRequest, observer: Observer = NULL_OBSERVER) -> Plan:
             compares_taps=compares_taps(request.recipe),
         )
     _check_qat(request, teacher, data)
-    return Plan(request, target, engine, policy, teacher, data)
+    return Plan(request, target, engines, policy, teacher, data)
 
 
 def _check_qat(request: BuildRequest, teacher: LoadedModel, data: BuildData) -> None:
@@ -193,17 +196,19 @@ def build(request: BuildRequest, observer: Observer = NULL_OBSERVER) -> BuildRes
         records["qat"] = _trained_quantised(checked, folders, records["compress"], calibration[0], observer)
     wanted = EnginesRequest(
         folders=folders,
-        engine=checked.engine,
+        target=checked.target,
+        choice=checked.engines,
         policy=checked.policy,
         latency_runs=request.recipe.select.latency_runs,
         options=request.engine,
     )
-    records |= run_engines(wanted, observer)
+    ran = run_engines(wanted, observer)
+    records |= ran.records
     return make_release(
         ReleaseRequest(
             folders=folders,
             target=checked.target.name,
-            engine=checked.engine,
+            engines=ran,
             recipe=request.recipe,
             policy=checked.policy,
             records=records,

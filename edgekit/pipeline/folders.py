@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["CANDIDATES", "BuildFolders"]
-
-CANDIDATES = ("int8", "fp32")
+__all__ = ["BuildFolders"]
 
 
 @dataclass(frozen=True)

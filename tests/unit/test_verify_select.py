@@ -12,8 +12,8 @@ from edgekit.verify.options import SelectOptions
 from edgekit.verify.select import Candidate, select
 
 OPTIONS = SelectOptions(max_accuracy_drop=0.01, max_latency_ratio=1.0)
-INT8 = Candidate("int8", "pass", 0.97, 0.90, 4.0, 0.5, 250)
-FP32 = Candidate("fp32", "pass", 0.99, 0.905, 8.0, 1.0, 1000)
+INT8 = Candidate("int8", "ort-cpu", "int8", "pass", 0.97, 0.90, 4.0, 0.5, 250)
+FP32 = Candidate("fp32", "ort-cpu", "fp32", "pass", 0.99, 0.905, 8.0, 1.0, 1000)
 
 
 def chosen(int8: Candidate | None = INT8, fp32: Candidate = FP32, options: SelectOptions = OPTIONS) -> tuple[str, str]:
