@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from edgekit.core.files import read_bytes, write_bytes
@@ -10,7 +11,7 @@ from edgekit.engines.asking import expected_outputs
 from edgekit.engines.protocol import EngineInfo, Runner
 from edgekit.errors import BadInputError, IntegrityError
 
-__all__ = ["check_signature", "read_graph", "store_graph"]
+__all__ = ["check_signature", "opened_info", "read_graph", "refusing_graphs", "store_graph"]
 
 _INPUTS = {"image": "float32", "class_index": "int32"}
 
@@ -57,22 +58,15 @@ def check_signature(inputs: Mapping[str, str], outputs: Sequence[str], artifact:
         )
 
 
-def store_graph(engine: str, graph: Path, artifact: Path, open_graph: Callable[[Path], Runner]) -> EngineInfo:
-    """Build for an engine whose artifact is the graph itself: store it, once it has shown that it opens.
-
-    Args:
-        engine: Name of the engine, for messages.
-        graph: The explained graph.
-        artifact: Where it goes.
-        open_graph: How the engine opens it.
+@contextmanager
+def refusing_graphs(engine: str) -> Iterator[None]:
+    """Turn what is wrong with an artifact into what is wrong with the graph that an engine is built from.
 
     Raises:
-        BadInputError: The graph cannot be opened, or is not an explained graph; nothing was written.
-        UnavailableError: The runtime is not here.
+        BadInputError: In place of `IntegrityError`.
     """
     try:
-        with open_graph(graph) as runner:
-            info = runner.info
+        yield
     except IntegrityError as cause:
         raise BadInputError(
             f"The engine {engine!r} cannot be built from this graph. {cause.message}",
@@ -81,5 +75,28 @@ def store_graph(engine: str, graph: Path, artifact: Path, open_graph: Callable[[
             found=cause.found,
             hint=cause.hint,
         ) from cause
+
+
+def store_graph(engine: str, graph: Path, artifact: Path, look: Callable[[Path], EngineInfo]) -> EngineInfo:
+    """Build for an engine whose artifact is the graph itself: store it, once it has shown that it opens.
+
+    Args:
+        engine: Name of the engine, for messages.
+        graph: The explained graph.
+        artifact: Where it goes.
+        look: Opens the graph with the engine and says what ran.
+
+    Raises:
+        BadInputError: The graph cannot be opened, or is not an explained graph; nothing was written.
+        UnavailableError: The runtime is not here.
+    """
+    with refusing_graphs(engine):
+        info = look(graph)
     write_bytes(artifact, read_bytes(graph))
     return info
+
+
+def opened_info(runner: Runner) -> EngineInfo:
+    """What a runner says of itself, which is closed then."""
+    with runner:
+        return runner.info

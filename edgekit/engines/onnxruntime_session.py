@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +21,7 @@ from edgekit.interface.batches import batch_places, filled
 if TYPE_CHECKING:
     import onnxruntime
 
-__all__ = ["SessionRunner", "SessionSettings", "onnxruntime_availability", "open_session"]
+__all__ = ["SessionRunner", "SessionSettings", "check_session", "onnxruntime_availability", "open_session"]
 
 _ELEMENTS = {"tensor(float)": "float32", "tensor(int32)": "int32"}
 
@@ -82,7 +83,7 @@ def open_session(artifact: Path, settings: SessionSettings) -> SessionRunner:
         raise IntegrityError(
             "ONNX Runtime cannot open the engine.", where=str(artifact), found=str(cause).splitlines()[0]
         ) from cause
-    _check_signature(session, artifact)
+    check_session(session, artifact)
     info = EngineInfo(
         engine=settings.engine,
         runtime=f"onnxruntime {ort.__version__}",
@@ -96,7 +97,8 @@ def open_session(artifact: Path, settings: SessionSettings) -> SessionRunner:
     return SessionRunner(session, info)
 
 
-def _check_signature(session: onnxruntime.InferenceSession, artifact: Path) -> None:
+def check_session(session: onnxruntime.InferenceSession, artifact: Path) -> None:
+    """Raise `IntegrityError` unless the session's graph is an explained graph."""
     inputs = {value.name: _ELEMENTS.get(value.type, value.type) for value in session.get_inputs()}
     check_signature(inputs, [value.name for value in session.get_outputs()], artifact)
 
@@ -118,6 +120,11 @@ class SessionRunner:
     def info(self) -> EngineInfo:
         """What is running."""
         return self._info
+
+    @property
+    def input_shapes(self) -> Mapping[str, tuple[int | str, ...]]:
+        """Shape of each input; a name stands for a size that is free."""
+        return {value.name: tuple(value.shape) for value in self._session.get_inputs()}
 
     def run(self, images: npt.NDArray[np.float32], class_index: npt.NDArray[np.int32]) -> EngineOutput:
         """Answer one batch; see `Runner.run`."""

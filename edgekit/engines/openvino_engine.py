@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit.core.progress import NULL_OBSERVER, Observer
-from edgekit.engines.onnx_artifact import store_graph
+from edgekit.engines.onnx_artifact import opened_info, store_graph
 from edgekit.engines.openvino_session import open_graph, openvino_availability
 from edgekit.engines.protocol import Availability, Engine, EngineInfo, EngineOptions, Runner
 
@@ -33,7 +33,7 @@ class OpenVinoEngine:
 
     def build(self, graph: Path, artifact: Path, observer: Observer = NULL_OBSERVER) -> EngineInfo:  # noqa: ARG002
         """Store the graph as the artifact, after compiling it once."""
-        return store_graph(self.name, graph, artifact, lambda path: self.open(path, EngineOptions()))
+        return store_graph(self.name, graph, artifact, lambda path: opened_info(self.open(path, EngineOptions())))
 
     def open(self, artifact: Path, options: EngineOptions) -> Runner:
         """Compile an artifact."""

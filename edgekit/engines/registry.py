@@ -12,6 +12,8 @@ ENGINES: Registry[Engine] = Registry(
     {
         "openvino": "edgekit.engines.openvino_engine:ENGINE",
         "ort-cpu": "edgekit.engines.ort_cpu:ENGINE",
+        "ort-cuda": "edgekit.engines.ort_cuda:ENGINE",
+        "ort-tensorrt": "edgekit.engines.ort_tensorrt:ENGINE",
         "reference": "edgekit.engines.reference:ENGINE",
         "tensorrt": "edgekit.engines.tensorrt.engine:ENGINE",
     },

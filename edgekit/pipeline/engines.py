@@ -133,10 +133,10 @@ def run_engines(request: EnginesRequest, observer: Observer = NULL_OBSERVER) -> 
         wanted = candidates_of(request.target, (engine,))
         try:
             built = {f"build-{item.name}": _build(item, folders, observer) for item in wanted}
-        except BadInputError as cause:
+        except (BadInputError, UnavailableError) as cause:
             if engine == request.choice.engines[0]:
                 raise
-            absent.append(AbsentEngine(engine, f"cannot be built for this graph: {cause.found or cause.message}"))
+            absent.append(AbsentEngine(engine, f"cannot be built here for this graph: {cause.found or cause.message}"))
             observer.noted(f"The engine {engine!r} is left out: {absent[-1].reason}")
             continue
         records |= built
