@@ -12,6 +12,7 @@ import numpy.typing as npt
 from edgekit.core.environment import processor_name
 from edgekit.engines.asking import asked_classes, check_images, engine_output
 from edgekit.engines.onnx_artifact import check_signature, read_graph
+from edgekit.engines.openvino_faults import check_known_faults
 from edgekit.engines.protocol import Availability, EngineInfo, EngineOptions, EngineOutput
 from edgekit.errors import BadInputError, IntegrityError, UnavailableError
 from edgekit.interface.batches import batch_places, filled
@@ -68,8 +69,8 @@ def open_graph(artifact: Path, engine: str, options: EngineOptions) -> OpenVinoR
     Raises:
         UnavailableError: openvino is not here.
         BadInputError: There is no such file.
-        IntegrityError: Not an ONNX model, without the explained graph's inputs and outputs, or computed otherwise than
-            asked for.
+        IntegrityError: Not an ONNX model, without the explained graph's inputs and outputs, or computed wrongly or
+            otherwise than asked for.
     """
     available = openvino_availability()
     if not available.available:
@@ -81,6 +82,7 @@ def open_graph(artifact: Path, engine: str, options: EngineOptions) -> OpenVinoR
     try:
         model = core.read_model(data)
         _check_signature(model, artifact)
+        check_known_faults(model, artifact)
         compiled = core.compile_model(model, _DEVICE, compile_settings(options))
     except RuntimeError as cause:
         raise IntegrityError(

@@ -55,9 +55,11 @@ class OrtCudaEngine:
         """Whether onnxruntime-gpu is installed alone, with a driver that is new enough."""
         return gpu_availability(CUDA_PROVIDER)
 
-    def build(self, graph: Path, artifact: Path, observer: Observer = NULL_OBSERVER) -> EngineInfo:  # noqa: ARG002
+    def build(self, graph: Path, artifact: Path, observer: Observer = NULL_OBSERVER) -> EngineInfo:
         """Store the graph as the artifact, once one image has gone through it and its nodes ran on the GPU."""
-        return store_graph(self.name, graph, artifact, self._look)
+        info = store_graph(self.name, graph, artifact, self._look)
+        observer.noted(f"{NEVER_RUN_ON_GPU}.")
+        return info
 
     def open(self, artifact: Path, options: EngineOptions) -> Runner:
         """Open an artifact. Threads of the host make no difference to it."""

@@ -16,6 +16,7 @@ from edgekit.core.files import read_bytes, write_bytes
 from edgekit.core.progress import NULL_OBSERVER, Observer
 from edgekit.engines.onnx_artifact import opened_info, read_graph, refusing_graphs
 from edgekit.engines.onnxruntime_gpu import DEVICE, GpuProvider, gpu_availability, open_gpu_session
+from edgekit.engines.onnxruntime_gpu_status import NEVER_RUN_ON_GPU
 from edgekit.engines.onnxruntime_placement import check_placement
 from edgekit.engines.onnxruntime_session import SessionSettings, open_session
 from edgekit.engines.ort_cuda import CUDA_OPTIONS, CUDA_PROVIDER, gpu_runner, placement_of
@@ -50,7 +51,7 @@ class OrtTensorRtEngine:
         """
         return gpu_availability(TENSORRT_PROVIDER)
 
-    def build(self, graph: Path, artifact: Path, observer: Observer = NULL_OBSERVER) -> EngineInfo:  # noqa: ARG002
+    def build(self, graph: Path, artifact: Path, observer: Observer = NULL_OBSERVER) -> EngineInfo:
         """Build an engine for this card, and store it once one image has gone through it on the GPU."""
         available = self.availability()
         if not available.available:
@@ -67,6 +68,7 @@ class OrtTensorRtEngine:
             placement = placement_of(built, self._provider(), where=str(graph))
         check_placement(placement, TENSORRT_PROVIDER, where=str(graph))
         write_bytes(artifact, built)
+        observer.noted(f"{NEVER_RUN_ON_GPU}.")
         return replace(info, details={**info.details, "built_with": asked, "placement": placement.to_dict()})
 
     def open(self, artifact: Path, options: EngineOptions) -> Runner:

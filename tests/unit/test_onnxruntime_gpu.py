@@ -22,7 +22,7 @@ from onnxruntime_gpu_stand_in import (
     StandInValue,
     gpu_stand_in,
 )
-from tensorrt_stand_ins import GRAPH, images, own_classes, quantised
+from tensorrt_stand_ins import GRAPH, Listener, images, own_classes, quantised
 
 from edgekit.engines.cuda_driver import cuda_of_driver, device_name
 from edgekit.engines.onnxruntime_gpu_status import NEVER_RUN_ON_GPU
@@ -224,7 +224,9 @@ def test_every_precision_answers_as_the_processor_does(
     engine: Engine, gpu: FakeGpu, tmp_path: Path, precision: str
 ) -> None:
     graph = GRAPHS[precision](tmp_path)
-    info = engine.build(graph, tmp_path / "artifact")
+    listener = Listener()
+    info = engine.build(graph, tmp_path / "artifact", listener)
+    assert listener.notes == [f"{NEVER_RUN_ON_GPU}."]
     assert info.details["notice"] == NEVER_RUN_ON_GPU
     assert info.device == "a stand-in for GPU 0"
     with (
