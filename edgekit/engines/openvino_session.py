@@ -12,7 +12,7 @@ import numpy.typing as npt
 from edgekit.core.environment import processor_name
 from edgekit.engines.asking import asked_classes, check_images, engine_output
 from edgekit.engines.onnx_artifact import check_signature, read_graph
-from edgekit.engines.openvino_faults import check_known_faults
+from edgekit.engines.openvino_faults import check_known_faults, version_problem
 from edgekit.engines.protocol import Availability, EngineInfo, EngineOptions, EngineOutput
 from edgekit.errors import BadInputError, IntegrityError, UnavailableError
 from edgekit.interface.batches import batch_places, filled
@@ -36,7 +36,8 @@ def openvino_availability() -> Availability:
     if _DEVICE not in devices:
         found = ", ".join(devices) or "no device"
         return Availability(False, f"openvino has no CPU plugin here, but {found}", _INSTALL_HINT)
-    return Availability(True)
+    problem = version_problem(openvino.__version__)
+    return Availability(False, problem, _INSTALL_HINT) if problem else Availability(True)
 
 
 def compile_settings(options: EngineOptions) -> dict[str, str]:

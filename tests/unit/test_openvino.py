@@ -107,6 +107,17 @@ def test_a_runtime_without_its_cpu_plugin_is_told(monkeypatch: pytest.MonkeyPatc
         ENGINES.load("openvino").open(written("residual", "", tmp_path), EngineOptions())
 
 
+@pytest.mark.parametrize("version", ["2025.4.0-20398-7a975177ff4", "2026.0.0", "custom", ""])
+def test_a_version_that_answers_wrong_maps_is_refused(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    monkeypatch.setattr(openvino, "__version__", version)
+    availability = ENGINES.load("openvino").availability()
+    assert not availability.available
+    assert availability.reason
+    assert "edgekit[openvino]" in availability.hint
+    monkeypatch.setattr(openvino, "__version__", "2026.10.0")
+    assert ENGINES.load("openvino").availability().available
+
+
 def test_answers_are_the_same_every_time(tmp_path: Path) -> None:
     graph = written("gradient-head", "x86-u8s8", tmp_path)
     classes = np.full(len(IMAGES), -1, dtype=np.int32)
