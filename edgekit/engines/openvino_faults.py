@@ -14,7 +14,7 @@ from edgekit.errors import IntegrityError
 
 __all__ = ["check_known_faults", "version_problem"]
 
-# 2025.4.0 and 2026.0.0 answered maps of quantised graphs that were off by a tenth to a third of their range, with logits
+# 2025.4.0 and 2026.0.0 answered maps of quantised graphs off by a tenth to a third of their range, and logits
 # that were right; 2026.1.0, 2026.2.0, 2026.3.0 and 2026.4.1 do not (tests/unit/test_openvino.py).
 _OLDEST = (2026, 1)
 
