@@ -5,6 +5,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 DEMO_OUTPUT ?= edgekit-demo
+BINDINGS ?= .tensorrt-bindings
 WORKERS ?= 2
 ARGS ?=
 
@@ -13,10 +14,10 @@ STAMP := $(VENV)/.edgekit-installed
 SOURCES := edgekit tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format types contracts schema check clean
+.PHONY: help install demo test tensorrt-bindings lint format types contracts schema check clean
 
 help: ## list what can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(STAMP) ## make the environment and install the tested set into it
 
@@ -34,6 +35,11 @@ demo: $(STAMP) ## run the main job on the embedded default
 # One thread for each worker's numerics: the workers already share the cores.
 test: $(STAMP) ## run the tests; ARGS='...' goes to pytest
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+
+# NVIDIA's wheels, about 1 MB each, under NVIDIA's licence; they go into a folder of their own and are never shipped.
+tensorrt-bindings: $(STAMP) ## check names and signatures against NVIDIA's bindings (downloads them; needs cc)
+	@$(BIN)/python tests/bindings/install_wheels.py $(BINDINGS)
+	@EDGEKIT_TENSORRT_BINDINGS=$(BINDINGS) $(BIN)/python -m pytest -m bindings tests/bindings $(ARGS)
 
 lint: $(STAMP) ## check style and formatting
 	$(BIN)/ruff check $(SOURCES)
@@ -55,5 +61,5 @@ schema: $(STAMP) ## write the recipe schema that editors complete from
 check: lint types contracts test ## run every check
 
 clean: ## remove the environment, caches and results
-	rm -rf $(VENV) $(DEMO_OUTPUT) build dist edgekit.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(DEMO_OUTPUT) $(BINDINGS) build dist edgekit.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find $(SOURCES) -type d -name __pycache__ -prune -exec rm -rf {} +

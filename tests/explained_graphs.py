@@ -180,6 +180,20 @@ def gated(seed: int = 0) -> ModelProto:
     return g.model()
 
 
+def hard_swish(seed: int = 0) -> ModelProto:
+    """MobileNetV3's pieces as the exporter writes them: HardSwish, and a gate through HardSigmoid."""
+    g = GraphBuilder(seed=seed)
+    x = g.op("HardSwish", g.conv("image", 3, 16, stride=2))
+    x = g.op("HardSwish", g.conv(x, 16, 16, group=16))
+    squeezed = g.conv(g.relu(g.conv(g.mean(x), 16, 8, kernel=1)), 8, 16, kernel=1)
+    x = g.op("Mul", x, g.op("HardSigmoid", squeezed, alpha=1 / 6, beta=0.5))
+    x = g.conv(x, 16, 24, kernel=1)
+    x = g.op("Add", g.conv(g.op("HardSwish", g.conv(x, 24, 24)), 24, 24), x)
+    x = g.relu(g.conv(x, 24, 24))
+    g.pooled_head(x, 24, 5, 64)
+    return g.model()
+
+
 def slopes_and_products(seed: int = 0) -> ModelProto:
     """Learned slopes, two results multiplied, a gate before what it gates, and a stored factor for each channel."""
     g = GraphBuilder(seed=seed)
@@ -253,6 +267,7 @@ GRAPHS: Mapping[str, Callable[..., ModelProto]] = {
     "depthwise-relu6": depthwise_relu6,
     "dense-concat": dense_concat,
     "gated": gated,
+    "hard-swish": hard_swish,
     "slopes-and-products": slopes_and_products,
     "shuffled": shuffled,
     "gradient-head": gradient_head,

@@ -8,10 +8,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from edgekit.calibrate.adjusted import apply_adjustments
+from edgekit.calibrate.boundaries import Boundaries, count_boundaries
 from edgekit.calibrate.calibrator import CALIBRATORS, CalibrationContext
+from edgekit.calibrate.dla_rules import check_dla_rules
 from edgekit.calibrate.formats import NumberFormat, Range, number_format
 from edgekit.calibrate.graph import ExplainedGraph, read_graph
+from edgekit.calibrate.half_copy import write_half_copy
 from edgekit.calibrate.images import CalibrationImages
 from edgekit.calibrate.manifest import SET_NAME, CalibrationManifest, write_manifest
 from edgekit.calibrate.options import CalibrateOptions
@@ -42,7 +48,8 @@ __all__ = [
 MODEL_NAME = "model.onnx"
 CALIBRATION_NAME = "calibration.json"
 _CALIBRATION_FORMAT = "edgekit.calibration/1"
-_VERSION = 2
+_VERSION = 3
+_SHOWN = 4
 
 
 @dataclass(frozen=True)
@@ -98,6 +105,8 @@ class QuantisedGraph:
 def calibrate(request: CalibrateRequest, destination: Path, observer: Observer = NULL_OBSERVER) -> StageRecord:
     """Fill `destination` with `scales.json`, `model.onnx` (Q/DQ) and `calibration.json`, unless it holds them already.
 
+    For TensorRT's number format there is `model.fp16.onnx` besides: the Q/DQ graph with FP16 types, see `half_copy`.
+
     Args:
         request: Graph, images, number format and options.
         destination: Folder of the results.
@@ -115,13 +124,14 @@ def calibrate(request: CalibrateRequest, destination: Path, observer: Observer =
     if written is not None and written.digests != images.digests:
         raise DefectError("A calibration set was written down that is not the one that calibrates.")
     told = {} if written is None else {"set": written.digest}
+    first_batch = _first_batch(request)
     stage = Stage(
         name="calibrate",
         version=_VERSION,
         options=_options(request),
         inputs={"graph": request.graph},
         # The files do not say how they are prepared: a card with another mean would otherwise meet an old result.
-        digests={"images": _digest_of_set(images), "prepared": _digest_of_first_batch(request), **told},
+        digests={"images": _digest_of_set(images), "prepared": digest_array(first_batch), **told},
     )
 
     def body(folder: Path, workplace: Path) -> Mapping[str, JsonValue]:
@@ -132,16 +142,27 @@ def calibrate(request: CalibrateRequest, destination: Path, observer: Observer =
         data = serialise(result.model)
         write_scales(folder / SCALES_NAME, result.table)
         write_bytes(folder / MODEL_NAME, data)
+        typed = write_half_copy(folder / MODEL_NAME, fmt, first_batch, observer)
         write_json(folder / CALIBRATION_NAME, _manifest(result.table, images))
         if written is not None:
             write_manifest(folder / SET_NAME, written)
-        facts = _facts(result, len(images.digests))
+        boundaries = count_boundaries(result.model)
+        # The rule is TensorRT's; other runtimes gain from a single matrix in integers.
+        if boundaries.lone and fmt.placement == "tensorrt":
+            observer.noted(_lone_words(boundaries))
+        facts = _facts(result, len(images.digests)) | typed | {"boundaries": boundaries.to_dict()}
+        if fmt.placement == "tensorrt":
+            left = check_dla_rules(result.model)
+            facts["dla_left_over"] = {"count": len(left), "examples": list(left[:_SHOWN])}
+        steps = f"{boundaries.per_operation:.2f} steps between float and integers an operation"
         before = request.graph.stat().st_size
         size = f"{before / 1e6:.2f} MB to {len(data) / 1e6:.2f} MB"
         return facts | {
             "bytes_before": before,
             "bytes_after": len(data),
-            "summary": f"{fmt.name} by {request.options.method} on {len(images.digests)} images, {size}",
+            "boundaries_per_operation": boundaries.per_operation,
+            "summary": f"{fmt.name} by {request.options.method} on {len(images.digests)} images, {size}, {steps}"
+            + _chosen(result),
         }
 
     with kept_workplace(destination, stage_key(stage)) as workplace:
@@ -216,7 +237,7 @@ def _digest_of_set(images: CalibrationImages) -> str:
     return digest_bytes(dump_canonical(list(images.digests)))
 
 
-def _digest_of_first_batch(request: CalibrateRequest) -> str:
+def _first_batch(request: CalibrateRequest) -> npt.NDArray[np.float32]:
     batch = next(request.images.batches(request.options.batch_size), None)
     if batch is None:
         raise BadInputError(
@@ -224,7 +245,7 @@ def _digest_of_first_batch(request: CalibrateRequest) -> str:
             expected=f"{len(request.images.digests)} images",
             found="0",
         )
-    return digest_array(batch)
+    return batch
 
 
 def _options(request: CalibrateRequest) -> Mapping[str, JsonValue]:
@@ -261,6 +282,14 @@ def _facts(result: QuantisedGraph, images: int) -> dict[str, JsonValue]:
     }
 
 
+def _chosen(result: QuantisedGraph) -> str:
+    """What a method that judges candidates took, and its drift beside min-max's."""
+    facts = result.solution.facts
+    if "chosen" not in facts:
+        return ""
+    return f"; chose {facts['chosen']}, with {facts['relative_drift']:.2f} of the drift of min-max"
+
+
 def check_rules(model: Any, fmt: NumberFormat, exclude: Iterable[str] = ()) -> None:
     """Raise `DefectError` where a Q/DQ `onnx.ModelProto` breaks a rule of the runtime it was placed for.
 
@@ -274,6 +303,15 @@ def check_rules(model: Any, fmt: NumberFormat, exclude: Iterable[str] = ()) -> N
         raise DefectError(
             "The quantised graph breaks a rule of its runtime.", where=fmt.name, found="; ".join(violations[:3])
         )
+
+
+def _lone_words(boundaries: Boundaries) -> str:
+    names = ", ".join(boundaries.lone[:_SHOWN])
+    more = f" and {len(boundaries.lone) - _SHOWN} more" if len(boundaries.lone) > _SHOWN else ""
+    return (
+        f"calibrate: {len(boundaries.lone)} of {boundaries.quantised} operations in integers have float on both sides, "
+        f"which is often slower than float alone: {names}{more}; calibrate.exclude leaves them in float"
+    )
 
 
 def _note_float_weights(

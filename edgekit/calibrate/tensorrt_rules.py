@@ -16,6 +16,9 @@ from edgekit.calibrate.placement import ACTIVATION_OPS, DATA_MOVERS
 
 __all__ = ["check_tensorrt_rules"]
 
+# Fuse with the convolution before them, as Relu and Clip do.
+_FUSED_OPS = ("BatchNormalization", "HardSwish", "LeakyRelu", "PRelu", "Sigmoid")
+_NARROW = 16
 _PAIR = ("QuantizeLinear", "DequantizeLinear")
 
 
@@ -57,11 +60,14 @@ class _Checker:
                 yield from self._number_format(node)
             if node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
                 yield from self._weighted(node)
+                yield from self._unprofitable(node)
             if node.op_type == "Add":
                 yield from self._addition(node)
+            if node.op_type in ("Add", "Mul"):
+                yield from self._half_quantised(node)
             if node.op_type == "QuantizeLinear":
                 yield from self._moved(node)
-            if node.op_type in (*ACTIVATION_OPS, "BatchNormalization"):
+            if node.op_type in (*ACTIVATION_OPS, *_FUSED_OPS):
                 yield from self._between(node)
         for name, readers in self.readers.items():
             if sum(node.op_type == "QuantizeLinear" for node in readers) > 1:
@@ -84,6 +90,14 @@ class _Checker:
             yield f"{where}: a scale is not positive"
         if scale.ndim and not self._is_weight(node.input[0]):
             yield f"{where}: an activation has more than one scale"
+        elif scale.ndim:
+            yield from self._axis_length(node, scale.size, where)
+
+    def _axis_length(self, node: Any, scales: int, where: str) -> Iterator[str]:
+        dims = self._stored_dims(node)
+        axis = next((item.i for item in node.attribute if item.name == "axis"), 1)
+        if not -len(dims) <= axis < len(dims) or dims[axis] != scales:
+            yield f"{where}: {scales} scales do not fit axis {axis} of a weight of shape {dims}"
 
     def _is_weight(self, name: str) -> bool:
         before = self.producer.get(name)
@@ -111,14 +125,37 @@ class _Checker:
             return
         scale = numpy_helper.to_array(self.stored[weight.input[1]])
         axis = next((item.i for item in weight.attribute if item.name == "axis"), 1)
-        if scale.ndim and axis != _output_axis(node, self._rank_of_weight(weight)):
+        if scale.ndim and axis != _output_axis(node, len(self._stored_dims(weight))):
             yield f"{node.name}: weights are not scaled along their output channels"
 
-    def _rank_of_weight(self, weight: Any) -> int:
-        name = weight.input[0]
+    def _stored_dims(self, node: Any) -> list[int]:
+        """Shape of the stored tensor that a quantisation node of a weight reads."""
+        name = node.input[0]
         if name not in self.stored:
             name = self.producer[name].input[0]
-        return len(self.stored[name].dims)
+        return list(self.stored[name].dims)
+
+    def _unprofitable(self, node: Any) -> Iterator[str]:
+        """Shapes that are no faster in integers: thin convolutions, and products with a vector."""
+        weight = self._pair_of(node.input[1])
+        if weight is None or not self._is_weight(weight.input[0]):
+            return
+        dims = self._stored_dims(weight)
+        if node.op_type in ("Gemm", "MatMul"):
+            if dims[_output_axis(node, len(dims))] == 1:
+                yield f"{node.name}: a product with a vector gains nothing in integers"
+        elif node.op_type == "Conv" and not self._pays(node, dims):
+            yield f"{node.name}: a convolution of {dims} is too thin to be faster in integers"
+
+    def _pays(self, node: Any, dims: list[int]) -> bool:
+        groups = next((item.i for item in node.attribute if item.name == "group"), 1)
+        outputs, inputs, *kernel = dims[0], dims[1] * groups, *dims[2:]
+        if groups > 1:
+            return outputs % 8 == 0 and all(side >= 3 for side in kernel)
+        if outputs >= _NARROW and inputs >= _NARROW:
+            return True
+        one_fits = outputs % 8 == 0 or inputs % 8 == 0
+        return one_fits and (self._is_first(node) or outputs >= _NARROW or inputs >= _NARROW) and len(set(kernel)) == 1
 
     def _between(self, node: Any) -> Iterator[str]:
         origin = self._origin(node.input[0])
@@ -133,6 +170,32 @@ class _Checker:
             yield f"{node.name}: both inputs are quantised, so the convolution cannot do the addition"
         if not any(pairs) and self._feeds_quantiser(node):
             yield f"{node.name}: the skip input is not quantised although the result is"
+
+    def _is_first(self, node: Any) -> bool:
+        """True where no operation with weights comes before."""
+        pending, seen = [node.input[0]], set()
+        while pending:
+            before = self.producer.get(pending.pop())
+            if before is None or before.output[0] in seen:
+                continue
+            if before.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
+                return False
+            seen.add(before.output[0])
+            pending.extend(before.input)
+        return True
+
+    def _half_quantised(self, node: Any) -> Iterator[str]:
+        """Two results that no integer convolution joins: both are integers, and the result too, or none is."""
+        if any(name in self.stored for name in node.input) or any(
+            fnmatchcase(node.name, pattern) for pattern in self.exclude
+        ):
+            return
+        origins = [self._origin(name) for name in node.input]
+        if any(origin is not None and origin.op_type == "Conv" for origin in origins):
+            return
+        pairs = [self._pair_of(name) is not None for name in node.input]
+        if any(pairs) and not all(pairs) and self._feeds_quantiser(node):
+            yield f"{node.name}: one of two inputs is quantised, and no convolution fuses with it"
 
     def _is_residual(self, node: Any) -> bool:
         """True for an addition of two computed tensors that an integer convolution could do, reading one of them."""

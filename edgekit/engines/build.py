@@ -11,6 +11,7 @@ from edgekit.core.canonical import JsonValue
 from edgekit.core.environment import environment_print
 from edgekit.core.progress import NULL_OBSERVER, Observer
 from edgekit.core.stages import Stage, StageRecord, run_stage
+from edgekit.engines.half_graph import half_graph_beside
 from edgekit.engines.registry import ENGINES
 
 __all__ = ["ARTIFACT_NAME", "BuildEngineRequest", "build_engine"]
@@ -46,7 +47,10 @@ def build_engine(request: BuildEngineRequest, destination: Path, observer: Obser
         "candidate": request.candidate,
         "environment": environment_print(),
     }
-    stage = Stage(f"build-{request.candidate}", _VERSION, options, {"graph": request.graph})
+    # Some engines build the one with FP16 types in its place.
+    typed = half_graph_beside(request.graph)
+    graphs = {"graph": request.graph} | ({"graph_fp16": typed} if typed.is_file() else {})
+    stage = Stage(f"build-{request.candidate}", _VERSION, options, graphs)
 
     def body(folder: Path) -> Mapping[str, Any]:
         artifact = folder / ARTIFACT_NAME

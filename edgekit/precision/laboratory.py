@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit.bundle.golden import GoldenSet
+from edgekit.calibrate import half_copy
 from edgekit.calibrate.adjusted import apply_adjustments
 from edgekit.calibrate.formats import number_format
 from edgekit.calibrate.graph import ExplainedGraph
@@ -19,9 +20,11 @@ from edgekit.core.canonical import dump_canonical, read_json, write_json
 from edgekit.core.digests import digest_bytes, digest_file
 from edgekit.core.files import atomic_directory, write_bytes
 from edgekit.core.progress import NULL_OBSERVER, Observer
+from edgekit.engines.half_graph import half_graph_beside
 from edgekit.engines.protocol import EngineOptions
 from edgekit.engines.registry import ENGINES
 from edgekit.errors import EdgekitError
+from edgekit.interface.preprocess import preprocess
 from edgekit.policy.policy import Policy
 from edgekit.policy.verdict import judge
 from edgekit.precision.assignment import Operation, exclude_patterns, leaves_nothing
@@ -108,9 +111,11 @@ class Laboratory:
         return candidate
 
     def files(self, candidate: Candidate) -> tuple[Path, ...]:
-        """Its graph, and its scale table unless it is the FP32 graph."""
+        """Its graph, the same with FP16 types where there is one, and its scale table unless it is the FP32 graph."""
         folder = self._place(candidate.lifted)
-        return (folder / MODEL_NAME,) if candidate.is_fp32 else (folder / MODEL_NAME, folder / SCALES_NAME)
+        graph = folder / MODEL_NAME
+        typed = [path for path in (half_graph_beside(graph),) if path.is_file()]
+        return (graph, *typed) if candidate.is_fp32 else (graph, *typed, folder / SCALES_NAME)
 
     def artifact(self, candidate: Candidate) -> Path:
         """The file that its engine opens."""
@@ -132,6 +137,9 @@ class Laboratory:
                 model = write_qdq(self._subject.graph, table)
                 check_rules(model, number_format(table.number_format), table.provenance.exclude)
                 write_bytes(graph_file, serialise(model))
+                golden = self._subject.golden
+                images = preprocess(golden.pixels[: half_copy.IMAGES], golden.card.input)
+                half_copy.write_half_copy(graph_file, number_format(table.number_format), images)
                 write_scales(staging / SCALES_NAME, table)
                 int8 = _int8_nodes(self._subject.graph, table)
             candidate = self._judged(staging, lifted, int8, is_fp32=is_fp32, recalibrated=recalibrated)

@@ -24,7 +24,7 @@ from edgekit.report.pareto import PARETO_PNG, PARETO_SVG, draw_png, draw_svg
 __all__ = ["CANDIDATES_NAME", "find_budget"]
 
 CANDIDATES_NAME = "candidates"
-_VERSION = 1
+_VERSION = 2
 
 
 def find_budget(request: BudgetRequest, destination: Path, observer: Observer = NULL_OBSERVER) -> StageRecord:

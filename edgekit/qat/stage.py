@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from edgekit.calibrate import half_copy
 from edgekit.calibrate.adjustments import NO_ADJUSTMENTS
 from edgekit.calibrate.graph import ExplainedGraph, read_graph
 from edgekit.calibrate.qdq import serialise, write_qdq
@@ -45,7 +46,7 @@ from edgekit.teacher.loading import load_model
 __all__ = ["CALIBRATED_FOLDER", "EXPORTED_FOLDER", "QatRequest", "qat"]
 
 EXPORTED_FOLDER, CALIBRATED_FOLDER = "export", "calibrate"
-_VERSION = 1
+_VERSION = 2
 _HISTORY_FORMAT = "edgekit.qat-history/1"
 
 
@@ -272,6 +273,8 @@ def _written(request: QatRequest, folder: Path, graph: ExplainedGraph, learned: 
     calibrated.mkdir()
     write_scales(calibrated / SCALES_NAME, table)
     write_bytes(calibrated / MODEL_NAME, serialise(model))
+    some = next(iter(request.images.batches(half_copy.IMAGES)))
+    half_copy.write_half_copy(calibrated / MODEL_NAME, learned.quantiser.number_format, some)
     origin = table.provenance
     said: dict[str, JsonValue] = dict(read_json(request.calibrated / CALIBRATION_NAME))
     said["graph"] = origin.graph

@@ -95,6 +95,7 @@ def test_every_package_is_in_a_ring_or_outside_them() -> None:
         "calibrate",
         "compress",
         "export",
+        "half",
         "precision",
         "qat",
         "teacher",

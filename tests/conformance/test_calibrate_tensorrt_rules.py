@@ -137,7 +137,30 @@ def second_quantiser(model: Any) -> None:
     model.graph.node.append(helper.make_node("QuantizeLinear", list(like.input), ["again"]))
 
 
+def scales_of_another_axis(model: Any) -> None:
+    weight = next(node for node in model.graph.node if node.op_type == "DequantizeLinear" and len(node.attribute))
+    replace_stored(model, weight.input[1], np.full(7, 0.1, dtype=np.float32))
+
+
+def integers_of_a_bias(model: Any) -> None:
+    like = activation_pair(model)
+    model.graph.initializer.append(numpy_helper.from_array(np.zeros(4, np.int32), "wide"))
+    model.graph.node.append(helper.make_node("DequantizeLinear", ["wide", *like.input[1:]], ["narrow"], name="narrow"))
+
+
+def negative_scale(model: Any) -> None:
+    replace_stored(model, activation_pair(model).input[1], np.array(-0.1, dtype=np.float32))
+
+
+def infinite_scale(model: Any) -> None:
+    replace_stored(model, activation_pair(model).input[1], np.array(np.inf, dtype=np.float32))
+
+
 FAULTS: dict[Callable[[Any], None], str] = {
+    scales_of_another_axis: "do not fit axis",
+    integers_of_a_bias: "int32 tensor cannot be dequantised",
+    negative_scale: "not positive",
+    infinite_scale: "not positive",
     unsigned_zero_point: "not int8 zero",
     shifted_zero_point: "not int8 zero",
     absent_zero_point: "written out",
@@ -184,3 +207,109 @@ def test_data_moved_between_two_scales_is_named() -> None:
     after = next(node for node in model.graph.node if node.input and node.input[0] == pad.output[0])
     replace_stored(model, after.input[1], np.array(0.123, dtype=np.float32))
     assert any("moves data" in violation for violation in check_tensorrt_rules(model))
+
+
+class PairedGraph(GraphBuilder):
+    """Writes Q/DQ by hand, right or wrong as the test wants it."""
+
+    def paired(self, x: str, scale: float = 0.05) -> str:
+        ends = (self.constant(scale), self.constant(0, np.int8))
+        return self.op("DequantizeLinear", self.op("QuantizeLinear", x, *ends), *ends)
+
+    def paired_weight(self, *shape: int, axis: int = 0, scales: int | None = None) -> str:
+        count = shape[axis] if scales is None else scales
+        ends = (self.constant(np.full(count, 0.01)), self.constant(np.zeros(count), np.int8))
+        integers = self.op("QuantizeLinear", self.weight(*shape), *ends, axis=axis)
+        return self.op("DequantizeLinear", integers, *ends, axis=axis)
+
+    def paired_conv(self, x: str, inputs: int, outputs: int, kernel: int = 3, group: int = 1) -> str:
+        weight = self.paired_weight(outputs, inputs // group, kernel, kernel)
+        return self.op("Conv", self.paired(x), weight, pads=[kernel // 2] * 4, group=group)
+
+
+def violations_of(g: GraphBuilder, exclude: tuple[str, ...] = ()) -> str:
+    """Of nodes alone: the rules ask for no inputs and outputs."""
+    stored = [numpy_helper.from_array(values, name) for name, values in g.initialisers.items()]
+    graph = helper.make_graph(g.nodes, "g", [], [], stored)
+    return "\n".join(check_tensorrt_rules(helper.make_model(graph), exclude))
+
+
+@pytest.mark.parametrize(
+    ("operator", "shape", "attributes", "right", "wrong"),
+    [
+        ("Gemm", (24, 32), {"transB": 1}, 0, 1),
+        ("Gemm", (32, 24), {}, 1, 0),
+        ("MatMul", (32, 24), {}, 1, 0),
+        ("Conv", (24, 32, 3, 3), {}, 0, 1),
+        ("ConvTranspose", (32, 24, 3, 3), {}, 1, 0),
+    ],
+)
+def test_weights_are_scaled_along_their_output_channels(
+    operator: str, shape: tuple[int, ...], attributes: dict[str, int], right: int, wrong: int
+) -> None:
+    for axis, breaks in ((right, False), (wrong, True)):
+        g = PairedGraph()
+        g.op(operator, g.paired("image"), g.paired_weight(*shape, axis=axis), **attributes)
+        assert ("output channels" in violations_of(g)) is breaks
+
+
+@pytest.mark.parametrize("operator", ["Gemm", "MatMul"])
+def test_a_matrix_with_half_of_it_quantised_is_named(operator: str) -> None:
+    for data, weight in ((True, False), (False, True)):
+        g = PairedGraph()
+        left = g.paired("image") if data else "image"
+        g.op(operator, left, g.paired_weight(32, 24, axis=1) if weight else g.weight(32, 24))
+        assert "quantised together" in violations_of(g)
+
+
+@pytest.mark.parametrize(("operator", "shape", "axis"), [("Gemm", (32, 1), 1), ("MatMul", (32, 1), 1)])
+def test_a_product_with_a_vector_is_named(operator: str, shape: tuple[int, ...], axis: int) -> None:
+    g = PairedGraph()
+    g.op(operator, g.paired("image"), g.paired_weight(*shape, axis=axis))
+    assert "gains nothing" in violations_of(g)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "kernel", "group", "pays"),
+    [
+        (16, 16, 3, 1, True),
+        (16, 16, 1, 1, True),
+        (16, 12, 3, 1, True),
+        (8, 8, 3, 1, False),
+        (12, 20, 3, 1, False),
+        (32, 32, 3, 32, True),
+        (32, 32, 1, 32, False),
+        (12, 12, 3, 12, False),
+    ],
+)
+def test_thin_convolutions_are_named(inputs: int, outputs: int, kernel: int, group: int, pays: bool) -> None:
+    g = PairedGraph()
+    g.paired_conv(g.relu(g.conv("image", 3, inputs)), inputs, outputs, kernel, group)
+    assert ("too thin" in violations_of(g)) is not pays
+
+
+def test_the_first_convolution_may_be_thin() -> None:
+    g = PairedGraph()
+    g.paired_conv(g.op("Mul", "image", g.constant(0.5)), 3, 8)
+    assert "too thin" not in violations_of(g)
+
+
+@pytest.mark.parametrize("operator", ["Relu", "Sigmoid", "PRelu", "LeakyRelu", "HardSwish", "BatchNormalization"])
+def test_nothing_stands_between_a_convolution_and_what_it_fuses_with(operator: str) -> None:
+    for between in (False, True):
+        g = PairedGraph()
+        x = g.paired_conv("image", 16, 16)
+        g.op(operator, g.paired(x) if between else x, *([g.constant(0.1)] if operator == "PRelu" else []))
+        assert ("pair stands between" in violations_of(g)) is between
+
+
+@pytest.mark.parametrize("operator", ["Add", "Mul"])
+def test_two_results_that_fuse_with_nothing_are_both_integers_or_none(operator: str) -> None:
+    for pairs, breaks in (((True, True), False), ((False, False), False), ((True, False), True), ((False, True), True)):
+        g = PairedGraph()
+        sides = [g.op("MaxPool", name, kernel_shape=[1, 1]) for name in ("image", "other")]
+        left, right = (g.paired(side) if paired else side for side, paired in zip(sides, pairs, strict=True))
+        name = g.op(operator, left, right)
+        g.paired(name)
+        assert ("one of two inputs" in violations_of(g)) is breaks
+        assert "one of two inputs" not in violations_of(g, (g.nodes[-3].name,))

@@ -22,6 +22,7 @@ PRECISION_FLAGS = (
     *("OBEY_PRECISION_CONSTRAINTS", "PREFER_PRECISION_CONSTRAINTS"),
 )
 LAST_WITH_DLA = (10, 7)
+FIRST_WITH_DLA_AGAIN = (11, 4, 1)
 
 
 class Cancelled(Exception):  # noqa: N818 - no error: the caller asked for it
@@ -30,7 +31,12 @@ class Cancelled(Exception):  # noqa: N818 - no error: the caller asked for it
 
 def dla_cores(api: Api) -> int:
     """Cores that this version can use on this device."""
-    return api.machine.device.dla_cores if api.number <= LAST_WITH_DLA else 0
+    return api.machine.device.dla_cores if api.number <= LAST_WITH_DLA or takes_pairs_on_dla(api) else 0
+
+
+def takes_pairs_on_dla(api: Api) -> bool:
+    """Whether Q/DQ may run on the DLA: there was none for a while, and before none took them."""
+    return tuple(int(part) for part in api.version.split(".")[:3]) >= FIRST_WITH_DLA_AGAIN
 
 
 class Builder(Behaviour):
@@ -140,6 +146,8 @@ class Builder(Behaviour):
             "name": network.name,
             "flags": list(config.flag_names()),
             "strongly_typed": network.strongly_typed,
+            "parser_flags": list(network.parser_flags),
+            "pools": config.pool_limits(),
             "hardware_compatibility_level": "NONE" if level is None else level.name,
             "profiling_verbosity": config.profiling_verbosity.name,
             "engine_capability": config.engine_capability.name,
@@ -211,9 +219,9 @@ def _device_problems(builder: Builder, network: Network, config: BuilderConfig, 
         return
     if not 0 <= config.DLA_core < builder.num_DLA_cores:
         yield f"DLA core {config.DLA_core} was asked for, there are {builder.num_DLA_cores}"
-    if network.quantised:
+    if network.quantised and not takes_pairs_on_dla(builder.api):
         yield "DLA does not support Q/DQ layers"
-    if not {"INT8", "FP16"} & set(flags):
+    if not {"INT8", "FP16"} & set(flags) and not network.strongly_typed:
         yield "DLA runs in INT8 or FP16, and neither flag is set"
     for profile in config.profiles:
         if any(len(set(shapes)) > 1 for shapes in profile.shapes.values()):

@@ -167,6 +167,10 @@ class BuilderConfig(Behaviour):
             return
         self._pools[pool.name] = size
 
+    def pool_limits(self) -> dict[str, int]:
+        """All pools, for whoever looks behind the public object."""
+        return dict(self._pools)
+
     def get_memory_pool_limit(self, pool: Any) -> int:
         """Bytes of a pool."""
         return self._pools[pool.name]

@@ -187,6 +187,7 @@ class Network(Behaviour):
         self.outputs: list[Tensor] = []
         self.layers: list[Layer] = []
         self.model: onnx.ModelProto | None = None
+        self.parser_flags: tuple[str, ...] = ()
 
     def creation_flag(self, name: str) -> bool:
         """A flag that this version may not know."""

@@ -74,6 +74,7 @@ class ParserOfOnnx(Behaviour):
         self.flags = 0
         self._network, self._logger = network, logger
         self._errors: list[ParserError] = []
+        self._config: Any = None
 
     @property
     def num_errors(self) -> int:
@@ -102,6 +103,7 @@ class ParserOfOnnx(Behaviour):
 
     def set_builder_config(self, builder_config: Any) -> bool:
         """Tell the parser what the network is for."""
+        self._config = builder_config
         return True
 
     def get_used_vc_plugin_libraries(self) -> list[str]:
@@ -142,6 +144,8 @@ class ParserOfOnnx(Behaviour):
             return self._fail(
                 Refusal(-1, "MODEL_DESERIALIZE_FAILED", "parse", f"Failed to parse the ONNX model: {error}")
             )
+        if not self._knows_what_for():
+            return False
         newest, used = newest_opset(self.api.number), max(each.version for each in model.opset_import)
         if used > newest:
             self.api.log(
@@ -154,6 +158,17 @@ class ParserOfOnnx(Behaviour):
         if self._errors:
             return False
         return self._read(model, typed)
+
+    def _knows_what_for(self) -> bool:
+        """Flags that speak of the DLA need a configuration that does."""
+        members = self.api.classes["OnnxParserFlag"].__members__ if "OnnxParserFlag" in self.api.classes else {}
+        names = tuple(name for name, member in members.items() if self.flags >> int(member) & 1)
+        self._network.parser_flags = names
+        speaking = [name for name in names if name in ("REPORT_CAPABILITY_DLA", "ADJUST_FOR_DLA")]
+        if speaking and (self._config is None or self._config.default_device_type.name != "DLA"):
+            message = f"{', '.join(speaking)} without a builder config whose default device is the DLA"
+            return self._fail(Refusal(-1, "INVALID_VALUE", "parse", message))
+        return True
 
     def _fail(self, refusal: Refusal, node: onnx.NodeProto | None = None) -> bool:
         error = ParserError(self.api, refusal, node)

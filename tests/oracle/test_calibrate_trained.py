@@ -23,11 +23,12 @@ from torch import nn
 
 from edgekit.attribution.spec import OWN_CLASS
 from edgekit.calibrate.calibrator import CALIBRATORS
-from edgekit.calibrate.formats import NUMBER_FORMATS, NumberFormat
+from edgekit.calibrate.formats import NUMBER_FORMATS, NumberFormat, number_format
 from edgekit.calibrate.graph import parse_graph
 from edgekit.calibrate.options import CalibrateOptions
 from edgekit.calibrate.qdq import serialise
 from edgekit.calibrate.stage import quantise_graph
+from edgekit.half.typed import type_half
 
 FORMATS = pytest.mark.parametrize("fmt", NUMBER_FORMATS.values(), ids=lambda fmt: fmt.name)
 Array = npt.NDArray[np.float32]
@@ -60,12 +61,13 @@ def answers(data: bytes, images: Array, classes: npt.NDArray[np.int32]) -> tuple
     return session.run(["logits", "attribution"], {"image": images, "class_index": classes})
 
 
-def agreement(case: Case, fmt: NumberFormat, options: CalibrateOptions) -> Agreement:
+def agreement(case: Case, fmt: NumberFormat, options: CalibrateOptions, *, half: bool = False) -> Agreement:
     data = case.model.SerializeToString()
     result = quantise_graph(parse_graph(data, where="test"), ArrayImages(case.calibration), fmt, options)
+    model = type_half(result.model).model if half else result.model
     logits, maps = answers(data, case.held_out, np.full(len(case.held_out), OWN_CLASS, dtype=np.int32))
     classes = logits.argmax(axis=1).astype(np.int32)
-    quantised_logits, quantised_maps = answers(serialise(result.model), case.held_out, classes)
+    quantised_logits, quantised_maps = answers(serialise(model), case.held_out, classes)
     usable = maps.any(axis=(1, 2)) & quantised_maps.any(axis=(1, 2))
     assert usable.mean() > 0.9
     a, b = (item[usable].reshape(int(usable.sum()), -1).astype(np.float64) for item in (maps, quantised_maps))
@@ -167,6 +169,14 @@ def test_what_clips_half_of_the_values_is_worse(fmt: NumberFormat) -> None:
     assert clipped.top_fifth < sound.top_fifth
 
 
+def test_fp16_types_cost_a_trained_network_next_to_nothing() -> None:
+    fmt, options = number_format("trt-s8s8"), CalibrateOptions(method="minmax")
+    single, half = (agreement(trained(), fmt, options, half=half) for half in (False, True))
+    assert half.same_class >= single.same_class - 0.005
+    assert half.cosine >= single.cosine - 1e-4
+    assert half.top_fifth >= single.top_fifth - 0.01
+
+
 # Published weights on real images
 
 
@@ -230,3 +240,12 @@ def test_a_published_network_keeps_answers_and_maps(method: str, fmt: str, floor
     assert found.same_class >= floor.same_class
     assert found.cosine >= floor.cosine
     assert found.top_fifth >= floor.top_fifth
+
+
+@pytest.mark.shared_data
+def test_fp16_types_cost_a_published_network_next_to_nothing(shared_data: Path) -> None:
+    fmt, options = number_format("trt-s8s8"), CalibrateOptions(method="minmax")
+    single, half = (agreement(real(shared_data), fmt, options, half=half) for half in (False, True))
+    assert half.same_class >= single.same_class - 0.02
+    assert half.cosine >= single.cosine - 5e-4
+    assert half.top_fifth >= single.top_fifth - 0.02

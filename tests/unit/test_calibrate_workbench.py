@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgekit.calibrate.adjustments import NO_ADJUSTMENTS, Adjustments, ChannelFactors
+from edgekit.calibrate.attribution.image_split import HeldImages
 from edgekit.calibrate.attribution.workbench import Workbench
 from edgekit.calibrate.formats import NUMBER_FORMATS, NumberFormat, activation_params, fake_quantise, number_format
 from edgekit.calibrate.graph import IMAGE, PIXELS, parse_graph
@@ -149,3 +150,17 @@ def test_a_change_that_does_not_fit_is_refused() -> None:
     bench = Workbench(context_of("residual", photographs(4)), 8, 8)
     with pytest.raises(IntegrityError, match="does not fit"):
         bench.view(Adjustments(factors=(ChannelFactors("no such weight", 0, (1.0,)),)))
+
+
+@pytest.mark.parametrize(("count", "draws"), [(1, 5), (64, 5), (100, 3), (128, 2), (400, 1)])
+def test_jittered_images_are_the_images_and_their_neighbours(count: int, draws: int) -> None:
+    held = HeldImages(random_images(count).pixels, tuple(str(number) for number in range(count)))
+    moved = held.jittered()
+    assert moved.pixels.shape == (count * draws, *held.pixels.shape[1:])
+    assert moved.digests == held.digests * draws
+    assert np.array_equal(moved.pixels[:count], held.pixels)
+    for start in range(count, count * draws, count):
+        block = moved.pixels[start : start + count]
+        shifts = [np.roll(held.pixels, (rows, columns), (2, 3)) for rows, columns in ((0, 1), (0, -1), (1, 0), (-1, 0))]
+        inside = (slice(None), slice(None), slice(1, -1), slice(1, -1))
+        assert sum(np.array_equal(block[inside], shifted[inside]) for shifted in shifts) == 1

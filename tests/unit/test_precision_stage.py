@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from explained_graphs import GRAPHS, ArrayImages, GraphBuilder, random_images
 from precision_budgets import (
@@ -33,6 +34,7 @@ from edgekit.calibrate.scale_table import ScaleTable, read_scales
 from edgekit.calibrate.stage import CalibrateRequest, calibrate, quantise_graph
 from edgekit.core.canonical import read_json, write_json
 from edgekit.core.digests import digest_path
+from edgekit.engines.half_graph import SOURCE_KEY
 from edgekit.errors import BadInputError
 from edgekit.policy.clauses import AgreementClause, MeanClause, ShareClause, UndefinedClause
 from edgekit.precision.assignment import Operation, exclude_patterns, leaves_nothing, pattern_of, quantised_operations
@@ -113,6 +115,10 @@ def test_tensorrt_lifts_what_is_hard_and_says_what_was_not_run(tmp_path: Path) -
     assert "FP16/FP32 left to the builder; not run on TensorRT" in notes
     assert "judged by the engine 'reference', not the target's" in notes
     assert "latency is not measured: the engine of 'a Jetson' does not run here; no cost table was given" in notes
+    # What ships has a graph with FP16 types beside it, as what calibration alone writes.
+    typed = onnx.load(tmp_path / "out" / "model.fp16.onnx")
+    said = {item.key: item.value for item in typed.metadata_props}
+    assert said == {SOURCE_KEY: digest_path(tmp_path / "out" / "model.onnx")}
 
 
 def test_a_processor_has_no_fp16(tmp_path: Path) -> None:

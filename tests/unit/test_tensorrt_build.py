@@ -84,7 +84,7 @@ def test_from_eleven_on_types_come_from_the_graph(version: str, tmp_path: Path) 
         build(GRAPH, tmp_path, typing="weak")
     with pytest.raises(BadInputError) as raised:
         build(GRAPH, tmp_path, float_type="fp16")
-    assert "FP16 types" in str(raised.value.hint)
+    assert "model.fp16.onnx" in str(raised.value.hint)
 
 
 @pytest.mark.parametrize(

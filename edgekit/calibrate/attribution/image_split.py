@@ -51,16 +51,20 @@ class HeldImages:
         for start in range(0, len(self.pixels), batch_size):
             yield self.pixels[start : start + batch_size]
 
-    def jittered(self) -> HeldImages:
+    def jittered(self, most: int = 320) -> HeldImages:
         """The same images, and each moved by one pixel to either side, up and down; the border is repeated.
 
         How rounding errors add up on one image is chance. The same scene on another raster is another draw, so what is
         left of a difference between two solutions over five draws is more likely theirs.
+
+        Args:
+            most: Of many images, fewer draws: no more than this in all, but every image once.
         """
         height, width = self.pixels.shape[2:]
+        draws = _JITTER[: max(1, most // max(len(self.pixels), 1))]
         framed = np.pad(self.pixels, ((0, 0), (0, 0), (1, 1), (1, 1)), mode="edge")
-        moved = [framed[:, :, top : top + height, left : left + width] for top, left in _JITTER]
-        return HeldImages(np.concatenate(moved), self.digests * len(_JITTER))
+        moved = [framed[:, :, top : top + height, left : left + width] for top, left in draws]
+        return HeldImages(np.concatenate(moved), self.digests * len(draws))
 
 
 class KeptImages:

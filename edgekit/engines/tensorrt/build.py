@@ -15,6 +15,8 @@ from edgekit.core.progress import NULL_OBSERVER, Observer
 from edgekit.engines.tensorrt.binding import TensorRt, load_tensorrt
 from edgekit.engines.tensorrt.builder_config import BuildChoices, check_options, configure, profile_batches
 from edgekit.engines.tensorrt.calibrator import make_calibrator
+from edgekit.engines.tensorrt.dla import parser_flags, place_on_dla, tell_parser
+from edgekit.engines.tensorrt.graph_source import read_source, typed_source
 from edgekit.engines.tensorrt.inspection import EngineLayers, inspect_engine
 from edgekit.engines.tensorrt.lifetimes import closed_after_objects
 from edgekit.engines.tensorrt.machine import MachineFacts, available_memory, machine_facts
@@ -22,7 +24,6 @@ from edgekit.engines.tensorrt.memory import DeviceMemory, open_memory
 from edgekit.engines.tensorrt.memory_pools import size_pools
 from edgekit.engines.tensorrt.messages import Messages, build_failure, make_logger
 from edgekit.engines.tensorrt.network import GraphSource, create_network, network_shapes, parse_graph
-from edgekit.engines.tensorrt.onnx_outline import read_outline
 from edgekit.engines.tensorrt.options import BuildOptions
 from edgekit.engines.tensorrt.plan_file import PlanHeader, write_plan
 from edgekit.engines.tensorrt.precision import Precision, choose_precision
@@ -51,6 +52,7 @@ class BuildRecord:
         timing_cache: What became of it: "none", "new", "used", or why it was not.
         gpu_layers: Layers that a build for the DLA leaves to the GPU.
         trtexec: The same build as a command line.
+        typed_graph: SHA-256 of the FP16-typed graph that was built in place of the one named; empty for none.
     """
 
     options: BuildOptions
@@ -62,6 +64,7 @@ class BuildRecord:
     timing_cache: str
     gpu_layers: tuple[str, ...]
     trtexec: str
+    typed_graph: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form."""
@@ -78,6 +81,7 @@ class BuildRecord:
             "timing_cache": self.timing_cache,
             "gpu_layers": list(self.gpu_layers),
             "trtexec": self.trtexec,
+            "typed_graph": self.typed_graph,
         }
 
 
@@ -85,17 +89,20 @@ def build_plan(graph: Path, artifact: Path, options: BuildOptions, observer: Obs
     """Build a plan on this device and write it with its header.
 
     Args:
-        graph: An explained ONNX graph, FP32 or Q/DQ, in one file.
+        graph: An explained ONNX graph, FP32 or Q/DQ, in one file. `options.half_graph` is built in its place where
+            networks are strongly typed.
         artifact: Where the plan goes; nothing is written unless all went well.
         options: What is asked for.
         observer: Told of progress where TensorRT tells it, and of what a user should know of the result.
 
     Raises:
         BadInputError: The graph cannot be built, or contradicts the options.
+        IntegrityError: `options.half_graph` was made from another graph.
         UnavailableError: TensorRT, a CUDA package or a device is not here, cannot do it, or lacks memory.
     """
-    source = _read_source(graph)
+    named = read_source(graph)
     tensorrt = load_tensorrt()
+    source = typed_source(tensorrt, named, options)
     precision = choose_precision(tensorrt, source.outline, options, source.where)
     memory = open_memory(options.memory, options.device)
     with closed_after_objects(memory, keep=False), memory.active():
@@ -103,19 +110,6 @@ def build_plan(graph: Path, artifact: Path, options: BuildOptions, observer: Obs
     write_plan(artifact, header, plan)
     _tell(header, observer)
     return header
-
-
-def _read_source(graph: Path) -> GraphSource:
-    data, where = read_bytes(graph), str(graph)
-    outline = read_outline(data, where)
-    if outline.external:
-        raise BadInputError(
-            "The engine 'tensorrt' cannot be built from this graph. It keeps weights in another file, which no digest "
-            "of this one covers.",
-            where=where,
-            hint="save it as one file",
-        )
-    return GraphSource(where, data, outline)
 
 
 class _DeviceBuild:
@@ -137,13 +131,17 @@ class _DeviceBuild:
         builder = self._builder(logger)
         check_options(tensorrt, builder, self._memory.facts, options)
         network = create_network(tensorrt, builder, precision)
-        parser = parse_graph(tensorrt, network, logger, self._messages, source)
+        config = builder.create_builder_config()
+        place_on_dla(tensorrt, config, options)
+        parser = tensorrt.module.OnnxParser(network, logger)
+        tell_parser(tensorrt, parser, config, parser_flags(tensorrt, options))
+        parse_graph(tensorrt, parser, self._messages, source)
         shapes = network_shapes(network, source.where)
         free = self._memory.free_bytes()
         pools = size_pools(self._memory.facts, free, available_memory(), len(source.data), options.workspace)
         batches = profile_batches(shapes, options, source.where)
         choices = BuildChoices(options, precision, pools, batches, shapes.free_batch)
-        config = configure(tensorrt, builder, network, choices)
+        configure(tensorrt, builder, network, config, choices)
         calibrator = self._calibrate(config)
         monitor = make_monitor(tensorrt, observer, self._messages)
         if monitor is not None:
@@ -164,6 +162,7 @@ class _DeviceBuild:
             told,
             left_over,
             trtexec_command(tensorrt, choices, shapes),
+            digest_bytes(source.data) if source.stands_for else "",
         )
         del config, parser, network, builder
         return replace(header, build=record.to_dict()), plan
@@ -182,7 +181,9 @@ class _DeviceBuild:
         options = self._options
         if options.scales is not None:
             digest = digest_bytes(self._source.data)
-            cache, path = cache_from_scales(options.scales, digest, self._tensorrt.version), options.scales
+            for_dla = self._source.outline if options.dla_core is not None else None
+            path = options.scales
+            cache = cache_from_scales(path, digest, self._tensorrt.version, for_dla)
         elif options.calibration_cache is not None:
             cache, path = read_bytes(options.calibration_cache), options.calibration_cache
         else:
@@ -214,7 +215,7 @@ class _DeviceBuild:
             multiprocessors=facts.multiprocessors,
             l4t=self._machine.l4t,
             plan_sha256=digest_bytes(plan),
-            graph_sha256=digest_bytes(self._source.data),
+            graph_sha256=self._source.stands_for or digest_bytes(self._source.data),
             dla_core=options.dla_core,
             version_compatible=options.version_compatible,
             hardware_compatible=options.hardware_compatible,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgekit.engines.tensorrt.binding import TensorRt
+from edgekit.engines.tensorrt.dla import LARGEST_BATCH, LARGEST_SIDE, dla_pools
 from edgekit.engines.tensorrt.memory import DeviceFacts
 from edgekit.engines.tensorrt.memory_pools import MemoryPools
 from edgekit.engines.tensorrt.network import NetworkShapes
@@ -16,7 +17,6 @@ from edgekit.errors import BadInputError, UnavailableError
 __all__ = ["BuildChoices", "check_options", "configure", "profile_batches"]
 
 _HARDWARE = {"same": "SAME_COMPUTE_CAPABILITY", "ampere+": "AMPERE_PLUS"}
-_DLA_LARGEST_BATCH = 4096
 
 
 @dataclass(frozen=True)
@@ -42,16 +42,24 @@ def profile_batches(shapes: NetworkShapes, options: BuildOptions, where: str) ->
     """The batches that are built for.
 
     Raises:
-        BadInputError: The DLA is asked for, and the batch is not one number that it takes.
+        BadInputError: The DLA is asked for, and the batch is not one number that it takes, or the image is too large.
     """
     batches = options.batches if shapes.free_batch else (shapes.image[0],) * 3
-    if options.dla_core is not None and (len(set(batches)) > 1 or batches[0] > _DLA_LARGEST_BATCH):
+    if options.dla_core is not None and (len(set(batches)) > 1 or batches[0] > LARGEST_BATCH):
         raise BadInputError(
             "The DLA runs one batch size only.",
             where=where,
-            expected=f"batches (n, n, n) with n up to {_DLA_LARGEST_BATCH}",
+            expected=f"batches (n, n, n) with n up to {LARGEST_BATCH}",
             found=str(batches),
             hint="give smallest, usual and largest batch the same number",
+        )
+    if options.dla_core is not None and max(shapes.image[1:]) > LARGEST_SIDE:
+        raise BadInputError(
+            "The image is too large for the DLA.",
+            where=where,
+            expected=f"up to {LARGEST_SIDE} on a side",
+            found=str(list(shapes.image[1:])),
+            hint="leave dla_core away: the GPU runs the whole network",
         )
     return batches
 
@@ -97,14 +105,13 @@ def check_options(tensorrt: TensorRt, builder: Any, device: DeviceFacts, options
         )
 
 
-def configure(tensorrt: TensorRt, builder: Any, network: Any, choices: BuildChoices) -> Any:
+def configure(tensorrt: TensorRt, builder: Any, network: Any, config: Any, choices: BuildChoices) -> None:
     """Write the settings, but for calibrator, timing cache and progress, which have to be kept alive by the caller.
 
     Raises:
         BadInputError: TensorRT does not accept the profile.
     """
     module, options = tensorrt.module, choices.options
-    config = builder.create_builder_config()
     for name in choices.precision.flags:
         config.set_flag(getattr(module.BuilderFlag, name))
     for name in choices.precision.cleared:
@@ -112,14 +119,12 @@ def configure(tensorrt: TensorRt, builder: Any, network: Any, choices: BuildChoi
     for asked, name in (
         (options.sparsity, "SPARSE_WEIGHTS"),
         (options.version_compatible, "VERSION_COMPATIBLE"),
-        (options.dla_core is not None and options.dla_fallback, "GPU_FALLBACK"),
     ):
         if asked:
             config.set_flag(getattr(module.BuilderFlag, name))
     _write_numbers(tensorrt, config, choices)
     if choices.free_batch:
         _add_profile(builder, network, config, choices)
-    return config
 
 
 def _write_numbers(tensorrt: TensorRt, config: Any, choices: BuildChoices) -> None:
@@ -143,9 +148,8 @@ def _write_numbers(tensorrt: TensorRt, config: Any, choices: BuildChoices) -> No
     if options.hardware_compatible:
         levels = module.HardwareCompatibilityLevel
         config.hardware_compatibility_level = getattr(levels, _HARDWARE[options.hardware_compatible])
-    if options.dla_core is not None:
-        config.default_device_type = module.DeviceType.DLA
-        config.DLA_core = options.dla_core
+    for name, size in dla_pools(options).items():
+        config.set_memory_pool_limit(getattr(pools, name), size)
 
 
 def _add_profile(builder: Any, network: Any, config: Any, choices: BuildChoices) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
 from edgekit.core.progress import NULL_OBSERVER, Observer
+from edgekit.engines.half_graph import half_graph_beside
 from edgekit.engines.protocol import Availability, EngineInfo, EngineOptions, Runner
 from edgekit.engines.tensorrt.binding import INSTALL_HINT
 from edgekit.engines.tensorrt.build import build_plan
@@ -45,8 +46,11 @@ class TensorRtEngine:
         return Availability(True, note=NEVER_RUN)
 
     def build(self, graph: Path, artifact: Path, observer: Observer = NULL_OBSERVER) -> EngineInfo:
-        """Build a plan for this device."""
+        """Build a plan for this device; where networks are strongly typed, from the FP16-typed graph beside `graph`."""
         options = self.build_options or BuildOptions(timing_cache=cache_folder())
+        beside = half_graph_beside(graph)
+        if options.half_graph is None and beside.is_file():
+            options = replace(options, half_graph=beside)
         header = build_plan(graph, artifact, options, observer)
         sm = f"{header.capability[0]}.{header.capability[1]}"
         return EngineInfo(

@@ -25,11 +25,13 @@ class GraphSource:
         where: Its path, for messages.
         data: Its bytes.
         outline: What is in it.
+        stands_for: SHA-256 of the graph with FP32 types that was named, where this one was made from it; else empty.
     """
 
     where: str
     data: bytes
     outline: OnnxOutline
+    stands_for: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,15 +67,14 @@ def create_network(tensorrt: TensorRt, builder: Any, precision: Precision) -> An
     return builder.create_network(flags)
 
 
-def parse_graph(tensorrt: TensorRt, network: Any, logger: Any, messages: Messages, source: GraphSource) -> Any:
-    """Fill the network; returns the parser, which owns the weights and has to live until the build is done.
+def parse_graph(tensorrt: TensorRt, parser: Any, messages: Messages, source: GraphSource) -> None:
+    """Let a parser fill its network. It owns the weights and has to live until the build is done.
 
     Raises:
         BadInputError: The parser refuses the graph; the message names the node and the module it came from.
     """
-    parser = tensorrt.module.OnnxParser(network, logger)
     if parser.parse(source.data):
-        return parser
+        return
     errors = [parser.get_error(index) for index in range(parser.num_errors)]
     found = "; ".join(_describe(error, source.outline) for error in errors[:_SHOWN_ERRORS])
     more = len(errors) - _SHOWN_ERRORS

@@ -7,8 +7,8 @@ are those of onnx.proto (IR version 10 and before).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 from edgekit.errors import BadInputError
 
@@ -61,6 +61,7 @@ class OnnxOutline:
         outputs: Names of the outputs.
         half_initialisers: How many stored tensors are FLOAT16: above zero, the graph is typed by whoever wrote it.
         external: Weights lie in another file.
+        metadata: What the model says of itself, key to value.
     """
 
     opset: int
@@ -69,6 +70,7 @@ class OnnxOutline:
     outputs: tuple[str, ...]
     half_initialisers: int
     external: bool
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def quantised(self) -> bool:
@@ -104,7 +106,9 @@ def read_outline(data: bytes, where: str) -> OnnxOutline:
         if len(graphs) != 1:
             raise ValueError("no graph in it")
         opset = max((_opset(value) for number, value in fields if number == 8 and isinstance(value, bytes)), default=0)
-        return _graph(graphs[0], opset)
+        said = [value for number, value in fields if number == 14 and isinstance(value, bytes)]
+        metadata = {_text(value, 1): _text(value, 2) for value in said}
+        return replace(_graph(graphs[0], opset), metadata=metadata)
     except (ValueError, UnicodeDecodeError) as cause:
         raise BadInputError(
             "This is not an ONNX graph, or not a whole one.",

@@ -14,6 +14,7 @@ TYPINGS = ("auto", "weak", "strong")
 FLOAT_TYPES = ("auto", "fp32", "fp16")
 HARDWARE = ("", "same", "ampere+")
 _LARGEST_BATCH = 65536
+_SMALLEST_SRAM = 4096
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,13 @@ class BuildOptions:
         timing_cache: Folder of timing caches; None for none.
         dla_core: Run on this DLA core; None for the GPU.
         dla_fallback: Let the GPU run what the DLA cannot.
+        dla_sram: Bytes of the DLA's own memory, a power of two from 4096; 0 leaves TensorRT's default (1 MiB).
+        dla_local_dram: Bytes of memory between its operations; 0 for the default (1 GiB).
+        dla_global_dram: Bytes of memory for its weights; 0 for the default (512 MiB).
         calibration_cache: Scales for the implicit INT8 path of TensorRT 10 and before, as a file of TensorRT's own.
         scales: The same as a scale table of edgekit's; one of the two at most.
+        half_graph: The same graph with FP16 types. It is built in place of the other where the network is strongly
+            typed and `float_type` is not "fp32"; it must name the other's digest.
         memory: Name of the CUDA package, see `memory.MEMORIES`.
         device: Number of the GPU.
     """
@@ -55,8 +61,12 @@ class BuildOptions:
     timing_cache: Path | None = None
     dla_core: int | None = None
     dla_fallback: bool = True
+    dla_sram: int = 0
+    dla_local_dram: int = 0
+    dla_global_dram: int = 0
     calibration_cache: Path | None = None
     scales: Path | None = None
+    half_graph: Path | None = None
     memory: str = ""
     device: int = 0
 
@@ -71,6 +81,13 @@ class BuildOptions:
             (self.aux_streams is None or 0 <= self.aux_streams <= 128, "aux_streams", "0 to 128"),
             (self.workspace >= 0, "workspace", "bytes, or 0 for a share of what is free"),
             (self.dla_core is None or self.dla_core >= 0, "dla_core", "0 or above"),
+            (
+                self.dla_sram == 0 or (self.dla_sram >= _SMALLEST_SRAM and self.dla_sram.bit_count() == 1),
+                "dla_sram",
+                f"a power of two from {_SMALLEST_SRAM}, or 0",
+            ),
+            (self.dla_local_dram >= 0, "dla_local_dram", "bytes, or 0"),
+            (self.dla_global_dram >= 0, "dla_global_dram", "bytes, or 0"),
             (self.scales is None or self.calibration_cache is None, "scales", "either scales or calibration_cache"),
         ):
             if not holds:
@@ -93,4 +110,5 @@ class BuildOptions:
         raw["timing_cache"] = self.timing_cache is not None
         raw["calibration_cache"] = self.calibration_cache is not None
         raw["scales"] = self.scales is not None
+        raw["half_graph"] = self.half_graph is not None
         return raw

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgekit.engines.tensorrt.binding import TensorRt
+from edgekit.engines.tensorrt.dla import check_dla
 from edgekit.engines.tensorrt.onnx_outline import OnnxOutline
 from edgekit.engines.tensorrt.options import BuildOptions
 from edgekit.errors import BadInputError, UnavailableError
@@ -51,7 +52,7 @@ def choose_precision(tensorrt: TensorRt, outline: OnnxOutline, options: BuildOpt
     calibrated = options.calibrated
     if calibrated:
         _check_calibration(tensorrt, outline, where)
-    _check_dla(tensorrt, outline, options, where)
+    check_dla(tensorrt, outline, options, where)
     strong = _typing(tensorrt, outline, options)
     if strong:
         return _strong(outline, options, where)
@@ -98,11 +99,14 @@ def _strong(outline: OnnxOutline, options: BuildOptions, where: str) -> Precisio
             where=where,
             expected="an ONNX graph with FP16 initialisers and FP16 scales (opset 19 or later)",
             found="FP32 only",
-            hint="export the graph with FP16 types, or leave float_type at 'auto' to build in FP32",
+            hint="calibration for TensorRT writes model.fp16.onnx beside model.onnx: keep the two together, or give it "
+            "as half_graph; or leave float_type at 'auto' to build in FP32",
         )
     notes = ["strongly typed: every layer computes in the graph's own types"]
     if outline.quantised and not outline.typed:
-        notes.append("the graph's float types are FP32, so what is not INT8 runs in FP32")
+        notes.append(
+            "the graph's float types are FP32 and none with FP16 types lies beside it, so what is not INT8 runs in FP32"
+        )
     return Precision(True, (), ("TF32",), False, tuple(notes))
 
 
@@ -121,24 +125,4 @@ def _check_calibration(tensorrt: TensorRt, outline: OnnxOutline, where: str) -> 
             expected="the FP32 graph together with its scales",
             found="a graph with QuantizeLinear nodes",
             hint="give the FP32 explained graph, or leave the scales beside it away",
-        )
-
-
-def _check_dla(tensorrt: TensorRt, outline: OnnxOutline, options: BuildOptions, where: str) -> None:
-    if options.dla_core is None:
-        return
-    if not (tensorrt.dla_by_cache or tensorrt.dla_by_graph):
-        raise UnavailableError(
-            "This TensorRT does not build for DLA.",
-            expected="TensorRT 10.7 or before, or 11.4.1 or later",
-            found=f"TensorRT {tensorrt.text}",
-            hint="leave dla_core away: the GPU runs the whole network",
-        )
-    if tensorrt.dla_by_cache and outline.quantised:
-        raise BadInputError(
-            "The DLA of this TensorRT does not take Q/DQ graphs.",
-            where=where,
-            expected="the FP32 explained graph and a calibration cache with the same scales",
-            found=f"a Q/DQ graph, TensorRT {tensorrt.text}",
-            hint="build from the FP32 graph with its scales, or leave dla_core away",
         )

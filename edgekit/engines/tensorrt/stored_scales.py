@@ -13,6 +13,8 @@ from typing import Any
 from edgekit.core.canonical import parse_strict
 from edgekit.core.files import read_bytes
 from edgekit.engines.tensorrt.calibration_cache import write_calibration_cache
+from edgekit.engines.tensorrt.dla_scales import shared_scales
+from edgekit.engines.tensorrt.onnx_outline import OnnxOutline
 from edgekit.errors import BadInputError, IntegrityError
 
 __all__ = ["SYMMETRIC_FORMATS", "cache_from_scales"]
@@ -24,13 +26,16 @@ _FORMAT = "edgekit.scales/1"
 _ADJUSTED_FORMAT = "edgekit.scales/2"
 
 
-def cache_from_scales(path: Path, graph_sha256: str, version: tuple[int, int, int]) -> bytes:
+def cache_from_scales(
+    path: Path, graph_sha256: str, version: tuple[int, int, int], for_dla: OnnxOutline | None = None
+) -> bytes:
     """The calibration cache that says what a scale table says of activations; weights are scaled by TensorRT itself.
 
     Args:
         path: The table, as `calibrate` stored it.
         graph_sha256: Digest of the FP32 graph that will be built with it.
         version: Of the TensorRT that will read the cache.
+        for_dla: The graph, where the DLA runs it: scales that it wants equal are made so, see `dla_scales`.
 
     Raises:
         BadInputError: The table is of another graph or number format, or belongs to a graph that was adjusted.
@@ -63,7 +68,8 @@ def cache_from_scales(path: Path, graph_sha256: str, version: tuple[int, int, in
             found=repr(raw.get("graph")),
             hint="give the FP32 graph that was calibrated, unchanged",
         )
-    return write_calibration_cache(_scales(raw.get("activations"), where), version)
+    scales = _scales(raw.get("activations"), where)
+    return write_calibration_cache(scales if for_dla is None else shared_scales(scales, for_dla), version)
 
 
 def _scales(activations: Any, where: str) -> dict[str, float]:

@@ -10,12 +10,14 @@ import shlex
 
 from edgekit.engines.tensorrt.binding import TensorRt
 from edgekit.engines.tensorrt.builder_config import BuildChoices
+from edgekit.engines.tensorrt.dla import dla_pools
 from edgekit.engines.tensorrt.network import NetworkShapes
 from edgekit.engines.tensorrt.signature import CLASS_INDEX, IMAGE
 
 __all__ = ["trtexec_command"]
 
 _MIB = 1 << 20
+_DLA_POOLS = {"DLA_MANAGED_SRAM": "dlaSRAM", "DLA_LOCAL_DRAM": "dlaLocalDRAM", "DLA_GLOBAL_DRAM": "dlaGlobalDRAM"}
 _HARDWARE = {"same": "sameComputeCapability", "ampere+": "ampere+"}
 
 
@@ -40,6 +42,7 @@ def trtexec_command(tensorrt: TensorRt, choices: BuildChoices, shapes: NetworkSh
     pools = [f"workspace:{choices.pools.workspace // _MIB}"]
     if choices.pools.tactic_dram is not None and tensorrt.has("MemoryPoolType.TACTIC_DRAM"):
         pools.append(f"tacticDRAM:{choices.pools.tactic_dram // _MIB}")
+    pools += [f"{_DLA_POOLS[name]}:{size / _MIB:g}" for name, size in dla_pools(options).items()]
     words.append(f"--memPoolSize={','.join(pools)}")
     words += _further(choices)
     if options.dla_core is not None:
