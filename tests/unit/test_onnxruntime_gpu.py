@@ -31,6 +31,8 @@ from edgekit.engines.ort_tensorrt import MOST_IMAGES
 from edgekit.engines.protocol import Engine, EngineOptions
 from edgekit.engines.registry import ENGINES
 from edgekit.errors import BadInputError, IntegrityError, UnavailableError
+from edgekit.pipeline.engines import EngineChoice, engines_for
+from edgekit.targets.loader import resolve_target
 
 NAMES = ("ort-cuda", "ort-tensorrt")
 OLD_DRIVER = RuntimeError(
@@ -268,6 +270,21 @@ def test_a_provider_that_writes_no_engine_is_refused(gpu: FakeGpu, tmp_path: Pat
     gpu.writes_context = False
     with pytest.raises(UnavailableError, match="wrote no engine"):
         ENGINES.load("ort-tensorrt").build(GRAPH, tmp_path / "artifact")
+
+
+def test_the_target_cuda_has_both_engines_and_says_what_is_missing(
+    gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = resolve_target("cuda")
+    assert engines_for(target) == EngineChoice(NAMES)
+    assert engines_for(target, "ort-tensorrt") == EngineChoice(("ort-tensorrt",))
+    with gpu_stand_in(monkeypatch, FakeGpu(available=(CUDA, CPU))):
+        choice = engines_for(target)
+        assert choice.engines == ("ort-cuda",)
+        assert [item.engine for item in choice.absent] == ["ort-tensorrt"]
+    with gpu_stand_in(monkeypatch, FakeGpu(driver=None)), pytest.raises(UnavailableError) as raised:
+        engines_for(target)
+    assert "ort-cuda: there is no NVIDIA driver" in str(raised.value.found)
 
 
 def test_what_the_package_prints_stays_off_standard_output(
