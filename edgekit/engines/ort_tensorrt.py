@@ -31,6 +31,10 @@ MOST_IMAGES = 32
 
 # Operator of the node that holds an engine, as ONNX Runtime calls it.
 _ENGINE_NODE = b"EPContext"
+# The attribute that says where that engine is, and how protobuf writes it with 1 for "in this node": with another value
+# ONNX Runtime would look for a file, and take whatever lies there for the engine.
+_EMBED_MODE = b"embed_mode"
+_EMBEDDED = b"embed_mode\x18\x01"
 _CONTEXT_NAME = "engine.onnx"
 
 
@@ -82,6 +86,12 @@ class OrtTensorRtEngine:
                 expected="an ONNX file with an EPContext node",
                 hint="build it with 'edgekit build --engine ort-tensorrt': of a plain graph TensorRT would make an "
                 "engine that nobody verified",
+            )
+        if model.count(_EMBED_MODE) != model.count(_EMBEDDED):
+            raise IntegrityError(
+                "The ONNX file keeps TensorRT's engine in another file, which no digest of this one covers.",
+                where=str(artifact),
+                hint="build it with 'edgekit build --engine ort-tensorrt'",
             )
         return gpu_runner(model, self._provider(), artifact, MOST_IMAGES)
 

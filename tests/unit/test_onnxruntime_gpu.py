@@ -266,6 +266,19 @@ def test_tensorrt_does_not_build_while_opening(gpu: FakeGpu) -> None:
     assert gpu.sessions == []
 
 
+def test_tensorrt_opens_no_engine_that_lies_elsewhere(gpu: FakeGpu, tmp_path: Path) -> None:
+    engine, artifact = ENGINES.load("ort-tensorrt"), tmp_path / "artifact"
+    engine.build(GRAPH, artifact)
+    model = onnx.load(artifact)
+    (mode,) = (item for item in model.graph.node[0].attribute if item.name == "embed_mode")
+    mode.i = 0
+    artifact.write_bytes(model.SerializeToString())
+    before = len(gpu.sessions)
+    with pytest.raises(IntegrityError, match="another file"):
+        engine.open(artifact, EngineOptions())
+    assert len(gpu.sessions) == before
+
+
 def test_a_provider_that_writes_no_engine_is_refused(gpu: FakeGpu, tmp_path: Path) -> None:
     gpu.writes_context = False
     with pytest.raises(UnavailableError, match="wrote no engine"):
