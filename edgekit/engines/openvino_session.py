@@ -30,6 +30,8 @@ def openvino_availability() -> Availability:
 
         devices = list(openvino.Core().available_devices)
     except ImportError as cause:
+        if cause.name == "openvino":
+            return Availability(False, "openvino is not installed", _INSTALL_HINT)
         return Availability(False, f"openvino cannot be imported: {cause}", _INSTALL_HINT)
     except RuntimeError as cause:  # the loader of plugins raises nothing finer
         return Availability(False, f"openvino cannot be started: {_first_line(cause)}", _INSTALL_HINT)

@@ -106,7 +106,9 @@ def engines_for(target: Target, named: str | None = None) -> EngineChoice:
             if named is None
             else f"The engine {named!r} does not run here.",
             found="; ".join(f"{item.engine}: {item.reason}" for item in absent),
-            hint="run 'edgekit doctor' to see the command that installs one",
+            hint=absent[0].hint
+            if named is not None and absent[0].hint
+            else "run 'edgekit doctor' to see the command that installs one",
         )
     return EngineChoice(tuple(here), tuple(absent))
 
