@@ -63,9 +63,10 @@ def build(  # noqa: PLR0913 - the main job's options, all by keyword
     load: LoadOptions | None = None,
     student_code: str | None = None,
     seed: int = 0,
+    engine: str | None = None,
     observer: Observer = NULL_OBSERVER,
 ) -> BuildResult | CandidateResult:
-    """Run the main job; see `edgekit.pipeline.build.BuildRequest` for the options, and `build` there for the result.
+    """Run the main job; `engine` names the one that ships. See `edgekit.pipeline.build.BuildRequest` for the options.
 
     Raises:
         EdgekitError: Something cannot be used or is not here. A build whose maps did not hold raises nothing: its
@@ -87,6 +88,7 @@ def build(  # noqa: PLR0913 - the main job's options, all by keyword
         calib_root=None if calib_root is None else Path(calib_root),
         student_code=student_code,
         seed=seed,
+        engine_name=engine,
     )
     return run(request, observer)
 
@@ -241,9 +243,7 @@ def qat(  # noqa: PLR0913 - all but three by keyword
     with stage_inputs(model, data, **options) as given:
         train, card = given.images.train, given.loaded.card
         if train is None:
-            raise BadInputError(
-                "There are no images to train on: the data holds held-out images only.", where=str(data)
-            )
+            raise BadInputError("There are no images to train on: all of the data is held out.", where=str(data))
         # Those that 'calibrate' chose: the ranges that training begins with, and the check of its graph, see one set.
         calibration, _ = final_calibration(
             given.images,
@@ -290,13 +290,18 @@ def verify(path: PathLike, *, policy: Policy | None = None, observer: Observer =
 
 
 def bundle(
-    build_dir: PathLike, *, target: str = "cpu", recipe: Recipe | None = None, observer: Observer = NULL_OBSERVER
+    build_dir: PathLike,
+    *,
+    target: str = "cpu",
+    recipe: Recipe | None = None,
+    engine: str | None = None,
+    observer: Observer = NULL_OBSERVER,
 ) -> BuildResult:
     """Build, verify and time the engines of a build's folder where that is missing, and pack its bundle."""
     from edgekit.config.documents import read_policy
     from edgekit.config.recipe import Recipe
     from edgekit.core.stages import read_record
-    from edgekit.pipeline.engines import EnginesRequest, engine_for, run_engines
+    from edgekit.pipeline.engines import EnginesRequest, engines_for, run_engines
     from edgekit.pipeline.folders import BuildFolders
     from edgekit.pipeline.release import ReleaseRequest, make_release
     from edgekit.targets.loader import resolve_target
@@ -307,7 +312,7 @@ def bundle(
     folders = BuildFolders(Path(build_dir), trained_quantised=trained)
     chosen = resolve_target(target)
     refuse_without_device(chosen, where=str(build_dir))
-    engine, policy = engine_for(chosen), read_policy(recipe.policy)
+    choice, policy = engines_for(chosen, engine), read_policy(recipe.policy)
     records = {
         name: read_record(folder)
         for name, folder in (
@@ -318,8 +323,8 @@ def bundle(
             *((("qat", folders.qat),) if trained else ()),
         )
     }
-    records |= run_engines(EnginesRequest(folders, engine, policy, recipe.select.latency_runs), observer)
-    return make_release(ReleaseRequest(folders, chosen.name, engine, recipe, policy, records), observer)
+    ran = run_engines(EnginesRequest(folders, chosen, choice, policy, recipe.select.latency_runs), observer)
+    return make_release(ReleaseRequest(folders, chosen.name, ran, recipe, policy, records | ran.records), observer)
 
 
 def gate(path: PathLike, *, policy: Policy | None = None) -> Verdict:
@@ -379,8 +384,7 @@ def blame(
     from edgekit.core.files import check_writable_directory
 
     if output is not None:
-        # Said before minutes of work.
-        check_writable_directory(Path(output))
+        check_writable_directory(Path(output))  # said before minutes of work
     options |= {name: Path(options[name]) for name in ("images", "build") if options.get(name) is not None}
     with open_bundle(Path(bundle)) as opened:
         report = run(BlameRequest(opened, **options), observer)

@@ -13,6 +13,7 @@ from edgekit.cli.options import (
     calib_root_option,
     data_option,
     dry_run_option,
+    engine_option,
     json_option,
     model_argument,
     output_option,
@@ -35,6 +36,7 @@ __all__ = ["command"]
 @click.command("build")
 @model_argument
 @target_option
+@engine_option
 @data_option
 @calib_option
 @calib_root_option("the folder of --data")
@@ -51,6 +53,7 @@ __all__ = ["command"]
 def command(
     model: Path,
     target: str,
+    engine: str | None,
     data: Path,
     calib: Path | None,
     calib_root: Path | None,
@@ -96,6 +99,7 @@ def command(
         student_code=student_code,
         seed=seed,
         engine=EngineOptions(threads=threads),
+        engine_name=engine,
     )
     with make_observer(quiet) as observer:
         if dry_run:

@@ -20,6 +20,7 @@ __all__ = [
     "calib_root_option",
     "data_option",
     "dry_run_option",
+    "engine_option",
     "json_option",
     "model_argument",
     "output_option",
@@ -58,6 +59,11 @@ bundle_argument: Decorator[Any] = click.argument("bundle", type=FILE)
 
 target_option: Decorator[Any] = click.option(
     "--target", default="cpu", show_default=True, metavar="NAME", help="Device to build for; see 'edgekit targets'."
+)
+engine_option: Decorator[Any] = click.option(
+    "--engine",
+    metavar="NAME",
+    help="Engine that ships, one of the target's. [default: the fastest of those installed that holds]",
 )
 data_option: Decorator[Any] = click.option(
     "--data", type=FILE, required=True, metavar="DIR", help="Images: a folder per class, or a folder and labels file."

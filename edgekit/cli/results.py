@@ -41,7 +41,7 @@ def print_plan(plan: Plan, *, as_json: bool) -> None:
     images = ", ".join(f"{count} {use}" for use, count in raw["images"].items())
     facts = {
         "target": f"{plan.target.name} ({plan.target.title})",
-        "engine": plan.engine,
+        "engine": " or ".join(plan.engines.engines),
         "classes": ", ".join(plan.teacher.card.classes),
         "input": "x".join(map(str, plan.teacher.card.input.shape[1:])),
         "images": images,
@@ -50,6 +50,8 @@ def print_plan(plan: Plan, *, as_json: bool) -> None:
         "stages": " -> ".join(raw["stages"]),
         "output": plan.request.output,
     }
+    if plan.engines.absent:
+        facts["not here"] = "; ".join(f"{item.engine}: {item.reason}" for item in plan.engines.absent)
     click.echo(render_facts(facts))
     click.echo("\nEverything needed is here. Nothing was built.")
 

@@ -10,7 +10,17 @@ from typing import Any
 
 __all__ = ["distribution_version", "environment_print", "onnxruntime_distributions", "processor_name"]
 
-_DISTRIBUTIONS = ("edgekit", "numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "tensorrt", "torch", "torch-pruning")
+_DISTRIBUTIONS = (
+    "edgekit",
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "openvino",
+    "tensorrt",
+    "torch",
+    "torch-pruning",
+)
 
 
 def distribution_version(name: str) -> str | None:

@@ -42,7 +42,7 @@ class BuildEngineRequest:
     Attributes:
         engine: Registry name of the engine.
         graph: The explained graph, FP32 or Q/DQ.
-        candidate: Name of the candidate, "int8" or "fp32", for people.
+        candidate: Name of the candidate, such as "int8", for people.
     """
 
     engine: str

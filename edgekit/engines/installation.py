@@ -35,6 +35,7 @@ _SIDES = {
     "device": "",
     "host": "host",
     "images": "images",
+    "openvino": "openvino",
     "gpu": "gpu",
     "tensorrt": "tensorrt",
     "timm": "timm",
@@ -45,6 +46,7 @@ _PURPOSES = {
     "device": "run, gate and verify bundles",
     "host": "compress, export, calibrate and build",
     "images": "explain image files on a device",
+    "openvino": "OpenVINO beside ONNX Runtime on processors",
     "gpu": "ONNX Runtime on NVIDIA GPUs",
     "tensorrt": "TensorRT engines",
     "timm": "networks of timm",
@@ -90,7 +92,7 @@ class SideState:
     """Whether one side of edgekit can work here.
 
     Attributes:
-        name: "device", "host", "images", "gpu", "tensorrt", or a library that models come from.
+        name: "device", "host", "images", "openvino", "gpu", "tensorrt", or a library that models come from.
         purpose: What the side is for.
         ready: True when nothing is missing.
         missing: What stands in the way, one reason each.

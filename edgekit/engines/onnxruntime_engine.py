@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit.core.progress import NULL_OBSERVER, Observer
-from edgekit.engines.onnxruntime_session import SessionSettings, onnxruntime_availability, open_session, store_graph
+from edgekit.engines.onnx_artifact import opened_info, store_graph
+from edgekit.engines.onnxruntime_session import SessionSettings, onnxruntime_availability, open_session
 from edgekit.engines.protocol import Availability, EngineInfo, EngineOptions, Runner
 
 __all__ = ["OnnxRuntimeEngine"]
@@ -32,7 +33,7 @@ class OnnxRuntimeEngine:
 
     def build(self, graph: Path, artifact: Path, observer: Observer = NULL_OBSERVER) -> EngineInfo:  # noqa: ARG002
         """Store the graph as the artifact, after opening it once."""
-        return store_graph(graph, artifact, self._settings(EngineOptions()))
+        return store_graph(self.name, graph, artifact, lambda path: opened_info(self.open(path, EngineOptions())))
 
     def open(self, artifact: Path, options: EngineOptions) -> Runner:
         """Open an artifact."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -11,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekit.core.environment import processor_name
-from edgekit.core.files import read_bytes, write_bytes
-from edgekit.engines.asking import asked_classes, check_images, engine_output, expected_outputs
+from edgekit.engines.asking import asked_classes, check_images, engine_output
+from edgekit.engines.onnx_artifact import check_signature, read_graph
 from edgekit.engines.protocol import Availability, EngineInfo, EngineOutput
 from edgekit.errors import BadInputError, IntegrityError, UnavailableError
 from edgekit.interface.batches import batch_places, filled
@@ -20,17 +21,13 @@ from edgekit.interface.batches import batch_places, filled
 if TYPE_CHECKING:
     import onnxruntime
 
-__all__ = ["SessionRunner", "SessionSettings", "onnxruntime_availability", "open_session", "store_graph"]
+__all__ = ["SessionRunner", "SessionSettings", "check_session", "onnxruntime_availability", "open_session"]
 
-_INPUTS = {"image": "tensor(float)", "class_index": "tensor(int32)"}
+_ELEMENTS = {"tensor(float)": "float32", "tensor(int32)": "int32"}
 
 # Rounds the float weights of an operation between integers, a whole tensor by one scale: what calibration left in float
 # would be INT8 all the same, and not as any table says.
 _UNASKED = ("WeightBiasQuantization",)
-
-# The key that starts every TensorProto.external_data, as protobuf writes it (length 8, then the text). ONNX Runtime
-# would look for the file it names in the working directory, and take whatever lies there for the weights.
-_EXTERNAL_DATA = b"\x08location"
 
 
 @dataclass(frozen=True)
@@ -62,6 +59,7 @@ def open_session(artifact: Path, settings: SessionSettings) -> SessionRunner:
 
     Raises:
         UnavailableError: onnxruntime is not here.
+        BadInputError: There is no such file.
         IntegrityError: Not an ONNX model, or without the explained graph's inputs and outputs.
     """
     available = onnxruntime_availability()
@@ -76,15 +74,7 @@ def open_session(artifact: Path, settings: SessionSettings) -> SessionRunner:
     options.intra_op_num_threads = settings.threads
     level = ort.GraphOptimizationLevel
     options.graph_optimization_level = level.ORT_ENABLE_ALL if settings.optimise else level.ORT_DISABLE_ALL
-    if not artifact.is_file():
-        raise BadInputError("The engine file is missing.", where=str(artifact))
-    model = read_bytes(artifact)
-    if _EXTERNAL_DATA in model:
-        raise IntegrityError(
-            "The ONNX graph keeps weights in another file, which no digest of this one covers.",
-            where=str(artifact),
-            hint="save it as one file",
-        )
+    model = read_graph(artifact)
     try:
         session = ort.InferenceSession(
             model, options, providers=["CPUExecutionProvider"], disabled_optimizers=list(_UNASKED)
@@ -93,7 +83,7 @@ def open_session(artifact: Path, settings: SessionSettings) -> SessionRunner:
         raise IntegrityError(
             "ONNX Runtime cannot open the engine.", where=str(artifact), found=str(cause).splitlines()[0]
         ) from cause
-    _check_signature(session, artifact)
+    check_session(session, artifact)
     info = EngineInfo(
         engine=settings.engine,
         runtime=f"onnxruntime {ort.__version__}",
@@ -107,40 +97,10 @@ def open_session(artifact: Path, settings: SessionSettings) -> SessionRunner:
     return SessionRunner(session, info)
 
 
-def store_graph(graph: Path, artifact: Path, settings: SessionSettings) -> EngineInfo:
-    """Build for an engine whose artifact is the graph itself: store it, once it has shown that it opens.
-
-    Raises:
-        BadInputError: The graph cannot be opened, or is not an explained graph; nothing was written.
-        UnavailableError: onnxruntime is not here.
-    """
-    try:
-        with open_session(graph, settings) as runner:
-            info = runner.info
-    except IntegrityError as cause:
-        raise BadInputError(
-            f"The engine {settings.engine!r} cannot be built from this graph. {cause.message}",
-            where=cause.where,
-            expected=cause.expected,
-            found=cause.found,
-            hint=cause.hint,
-        ) from cause
-    write_bytes(artifact, read_bytes(graph))
-    return info
-
-
-def _check_signature(session: onnxruntime.InferenceSession, artifact: Path) -> None:
-    inputs = {value.name: value.type for value in session.get_inputs()}
-    outputs = [value.name for value in session.get_outputs()]
-    wanted = expected_outputs(len(outputs))
-    if inputs != _INPUTS or outputs != wanted:
-        raise IntegrityError(
-            "The ONNX graph is not an explained graph.",
-            where=str(artifact),
-            expected=f"inputs {_INPUTS}, outputs {wanted}",
-            found=f"inputs {inputs}, outputs {outputs}",
-            hint="make it with 'edgekit export' or 'edgekit build'",
-        )
+def check_session(session: onnxruntime.InferenceSession, artifact: Path) -> None:
+    """Raise `IntegrityError` unless the session's graph is an explained graph."""
+    inputs = {value.name: _ELEMENTS.get(value.type, value.type) for value in session.get_inputs()}
+    check_signature(inputs, [value.name for value in session.get_outputs()], artifact)
 
 
 class SessionRunner:
@@ -160,6 +120,11 @@ class SessionRunner:
     def info(self) -> EngineInfo:
         """What is running."""
         return self._info
+
+    @property
+    def input_shapes(self) -> Mapping[str, tuple[int | str, ...]]:
+        """Shape of each input; a name stands for a size that is free."""
+        return {value.name: tuple(value.shape) for value in self._session.get_inputs()}
 
     def run(self, images: npt.NDArray[np.float32], class_index: npt.NDArray[np.int32]) -> EngineOutput:
         """Answer one batch; see `Runner.run`."""

@@ -10,7 +10,10 @@ __all__ = ["ENGINES"]
 ENGINES: Registry[Engine] = Registry(
     "engine",
     {
+        "openvino": "edgekit.engines.openvino_engine:ENGINE",
         "ort-cpu": "edgekit.engines.ort_cpu:ENGINE",
+        "ort-cuda": "edgekit.engines.ort_cuda:ENGINE",
+        "ort-tensorrt": "edgekit.engines.ort_tensorrt:ENGINE",
         "reference": "edgekit.engines.reference:ENGINE",
         "tensorrt": "edgekit.engines.tensorrt.engine:ENGINE",
     },

@@ -27,7 +27,9 @@ from edgekit.device.work import engine_folder, verify_folder
 from edgekit.engines.half_graph import half_graph_beside
 from edgekit.engines.tensorrt.status import NEVER_RUN
 from edgekit.errors import BadInputError, IntegrityError, UnavailableError
+from edgekit.pipeline.candidates import candidates_of
 from edgekit.pipeline.engine_files import graph_path
+from edgekit.pipeline.engines import EnginesRun
 from edgekit.pipeline.folders import BuildFolders
 from edgekit.pipeline.latency import LATENCY_NAME
 from edgekit.pipeline.release import BuildResult, ReleaseRequest, make_release
@@ -92,7 +94,7 @@ def _release_request(
     return ReleaseRequest(
         folders=folders,
         target=opened.manifest.target,
-        engine=opened.manifest.engine,
+        engines=EnginesRun(dict(records), candidates_of(resolve_target(plan.target), (opened.manifest.engine,)), ()),
         recipe=_recipe(opened),
         policy=bundle_policy(opened),
         records=records,

@@ -27,7 +27,7 @@ from edgekit.errors import BadInputError
 from edgekit.images.views import ImageView
 from edgekit.pipeline.data import BuildData, DataRequest, final_calibration, load_data
 from edgekit.pipeline.device_candidate import CandidateRequest, CandidateResult, make_candidate
-from edgekit.pipeline.engines import EnginesRequest, engine_for, run_engines
+from edgekit.pipeline.engines import EngineChoice, EnginesRequest, engines_for, run_engines
 from edgekit.pipeline.folders import BuildFolders
 from edgekit.pipeline.release import BuildResult, ReleaseRequest, make_release
 from edgekit.policy.policy import Policy
@@ -58,6 +58,7 @@ class BuildRequest:
         student_code: The student's architecture as the user named it; see `CompressRequest`.
         seed: Of every random choice.
         engine: How engines run.
+        engine_name: The engine that ships, one of the target's; None for the fastest of those here that holds.
     """
 
     model: Path
@@ -71,6 +72,7 @@ class BuildRequest:
     student_code: str | None = None
     seed: int = 0
     engine: EngineOptions = field(default_factory=EngineOptions)
+    engine_name: str | None = None
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ class Plan:
 
     request: BuildRequest
     target: Target
-    engine: str
+    engines: EngineChoice
     policy: Policy
     teacher: LoadedModel
     data: BuildData
@@ -97,7 +99,8 @@ class Plan:
         }
         return {
             "target": self.target.to_dict(),
-            "engine": self.engine,
+            "engines": list(self.engines.engines),
+            "engines_absent": [dict(vars(item)) for item in self.engines.absent],
             "policy": self.policy.to_dict(),
             "recipe": recipe_to_dict(self.request.recipe),
             "card": self.teacher.card.to_dict(),
@@ -120,9 +123,9 @@ def plan(request: BuildRequest, observer: Observer = NULL_OBSERVER) -> Plan:
     """Check everything that a build needs before it begins.
 
     Raises:
-        BadInputError: Model, card, recipe, policy, images or output folder cannot be used; the recipe compresses a
-            model whose format allows none; or its student cannot be made, matched or verified, or is made by code
-            that the user did not name.
+        BadInputError: Model, card, recipe, policy, engine, images or output folder cannot be used; the recipe
+            compresses a model whose format allows none; or its student cannot be made, matched or verified, or is made
+            by code that the user did not name.
         UnavailableError: The target cannot be verified here, no engine of it runs here, or a package or pretrained
             weights cannot be had.
     """
@@ -131,7 +134,9 @@ def plan(request: BuildRequest, observer: Observer = NULL_OBSERVER) -> Plan:
     left_to = device_engine(target)
     if left_to is None:
         check_target_runs_here(target)
-    engine = left_to or engine_for(target)
+    # An engine that is named and is not the device's own is refused as it is elsewhere.
+    left = left_to is not None and request.engine_name in (None, left_to)
+    engines = EngineChoice((str(left_to),)) if left else engines_for(target, request.engine_name)
     policy = read_policy(request.recipe.policy)
     check_writable_directory(request.output)
     request = replace(request, model=model_file(request.model, request.load, request.output))
@@ -156,7 +161,7 @@ def plan(request: BuildRequest, observer: Observer = NULL_OBSERVER) -> Plan:
             compares_taps=compares_taps(request.recipe),
         )
     _check_qat(request, teacher, data)
-    return Plan(request, target, engine, policy, teacher, data, for_device=left_to is not None)
+    return Plan(request, target, engines, policy, teacher, data, for_device=left)
 
 
 def _check_qat(request: BuildRequest, teacher: LoadedModel, data: BuildData) -> None:
@@ -208,17 +213,19 @@ def build(request: BuildRequest, observer: Observer = NULL_OBSERVER) -> BuildRes
         return _candidate(checked, folders, records, observer)
     wanted = EnginesRequest(
         folders=folders,
-        engine=checked.engine,
+        target=checked.target,
+        choice=checked.engines,
         policy=checked.policy,
         latency_runs=request.recipe.select.latency_runs,
         options=request.engine,
     )
-    records |= run_engines(wanted, observer)
+    ran = run_engines(wanted, observer)
+    records |= ran.records
     return make_release(
         ReleaseRequest(
             folders=folders,
             target=checked.target.name,
-            engine=checked.engine,
+            engines=ran,
             recipe=request.recipe,
             policy=checked.policy,
             records=records,
@@ -234,7 +241,7 @@ def _candidate(
     wanted = CandidateRequest(
         folders=folders,
         target=checked.target,
-        engine=checked.engine,
+        engine=checked.engines.engines[0],
         recipe=request.recipe,
         policy=checked.policy,
         options=request.engine,

@@ -29,10 +29,11 @@ from edgekit.engines.half_graph import half_graph_beside
 from edgekit.engines.protocol import EngineOptions
 from edgekit.engines.tensorrt.status import NEVER_RUN
 from edgekit.interface.card import ModelCard
+from edgekit.pipeline.candidates import PRECISIONS
 from edgekit.pipeline.device_installer import installer_script
 from edgekit.pipeline.device_plan import PlannedDevice, PlanRequest, plan_device
 from edgekit.pipeline.engine_files import graph_path
-from edgekit.pipeline.folders import CANDIDATES, BuildFolders
+from edgekit.pipeline.folders import BuildFolders
 from edgekit.pipeline.retire import retire_others
 from edgekit.policy.policy import Policy
 from edgekit.targets.target import Target
@@ -156,7 +157,7 @@ def _rehearsed(request: CandidateRequest, observer: Observer) -> dict[str, Stage
             request.folders.rehearsal(name),
             observer,
         )
-        for name in CANDIDATES
+        for name in PRECISIONS
     }
 
 

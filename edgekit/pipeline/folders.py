@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["CANDIDATES", "BuildFolders"]
+__all__ = ["BuildFolders"]
 
-CANDIDATES = ("int8", "fp32")
 _PLACES = {"released": "release", "unverified": "device-candidate"}
 
 

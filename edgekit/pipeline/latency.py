@@ -1,14 +1,15 @@
-"""The latency stage: the candidates timed side by side on this machine, once for each pair of artifacts."""
+"""The latency stage: the candidates timed side by side on this machine, once for each set of artifacts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edgekit.bench.latency import LatencySubject, measure_latency
 from edgekit.bench.options import LatencyOptions
+from edgekit.bench.result import LatencyReport
 from edgekit.bundle.golden import read_golden
 from edgekit.core.canonical import JsonValue, write_json
 from edgekit.core.environment import environment_print
@@ -16,11 +17,12 @@ from edgekit.core.progress import NULL_OBSERVER, Observer
 from edgekit.core.stages import Stage, StageRecord, run_stage
 from edgekit.engines.protocol import EngineOptions
 from edgekit.interface.preprocess import preprocess
+from edgekit.pipeline.candidates import CandidateId, float_partner
 
 __all__ = ["LATENCY_NAME", "LatencyRequest", "latency"]
 
 LATENCY_NAME = "latency.json"
-_VERSION = 1
+_VERSION = 2
 _ROUNDS = 10
 _IMAGES = 8
 
@@ -30,14 +32,14 @@ class LatencyRequest:
     """What is timed.
 
     Attributes:
-        engine: Registry name of the engine.
-        artifacts: Candidate name to artifact; "int8" and "fp32".
+        candidates: Both precisions on every engine, the preferred first.
+        artifacts: Candidate name to artifact.
         golden: Folder of the golden set, whose first images are used.
         options: How engines run.
         runs: Timed runs of each.
     """
 
-    engine: str
+    candidates: tuple[CandidateId, ...]
     artifacts: Mapping[str, Path]
     golden: Path
     options: EngineOptions
@@ -56,21 +58,33 @@ def latency(request: LatencyRequest, destination: Path, observer: Observer = NUL
         iterations=-(-request.runs // _ROUNDS),
         threads=request.options.threads,
     )
-    options: dict[str, JsonValue] = {"engine": request.engine, "how": how.to_dict(), "environment": environment_print()}
+    engines = {item.name: item.engine for item in request.candidates}
+    options: dict[str, JsonValue] = {"engines": dict(engines), "how": how.to_dict(), "environment": environment_print()}
     stage = Stage("latency", _VERSION, options, {**request.artifacts, "golden": request.golden})
 
     def body(folder: Path) -> Mapping[str, Any]:
         golden = read_golden(request.golden)
         images = preprocess(golden.pixels[:_IMAGES], golden.card.input)
-        subjects = {name: LatencySubject(request.engine, path) for name, path in request.artifacts.items()}
+        subjects = {name: LatencySubject(engines[name], path) for name, path in request.artifacts.items()}
         report = measure_latency(subjects, images, how, observer)
         write_json(folder / LATENCY_NAME, report.to_dict())
-        ratio = report.ratio("int8", "fp32")
-        medians = {name: result.percentile_ms(50) for name, result in report.results.items()}
-        return {
-            "p50_ms": medians,
-            "int8_over_fp32": ratio.to_dict(),
-            "summary": f"int8 {medians['int8']:.3f} ms, fp32 {medians['fp32']:.3f} ms, ratio {ratio.median:.2f}",
-        }
+        return _facts(request.candidates, report)
 
     return run_stage(stage, destination, body, observer)
+
+
+def _facts(candidates: Sequence[CandidateId], report: LatencyReport) -> Mapping[str, Any]:
+    medians = {name: result.percentile_ms(50) for name, result in report.results.items()}
+    ratios = {
+        item.engine: report.ratio(item.name, float_partner(item, candidates).name)
+        for item in candidates
+        if item.precision == "int8"
+    }
+    told = [f"{name} {median:.3f} ms" for name, median in medians.items()]
+    alone = len(ratios) == 1
+    told += [f"ratio {ratio.median:.2f}" + ("" if alone else f" on {engine}") for engine, ratio in ratios.items()]
+    return {
+        "p50_ms": medians,
+        "int8_over_fp32": {engine: ratio.to_dict() for engine, ratio in ratios.items()},
+        "summary": ", ".join(told),
+    }

@@ -37,8 +37,10 @@ from edgekit.interface.card import ModelCard
 from edgekit.metrics.classification import accuracy
 from edgekit.metrics.scores import ScoreTable
 from edgekit.metrics.scores_io import read_scores
+from edgekit.pipeline.candidates import CandidateId, float_partner
 from edgekit.pipeline.engine_files import artifact_path, engine_contents
-from edgekit.pipeline.folders import CANDIDATES, BuildFolders
+from edgekit.pipeline.engines import EnginesRun
+from edgekit.pipeline.folders import BuildFolders
 from edgekit.pipeline.latency import LATENCY_NAME
 from edgekit.pipeline.retire import retire_others
 from edgekit.policy.policy import Policy
@@ -58,7 +60,7 @@ class ReleaseRequest:
     Attributes:
         folders: Where the stages lie.
         target: Target name.
-        engine: Registry name of the engine.
+        engines: The candidates, and the engines that did not compete.
         recipe: The resolved recipe.
         policy: What is demanded.
         records: What each stage did, by name.
@@ -68,7 +70,7 @@ class ReleaseRequest:
 
     folders: BuildFolders
     target: str
-    engine: str
+    engines: EnginesRun
     recipe: Recipe
     policy: Policy
     records: Mapping[str, StageRecord]
@@ -111,6 +113,7 @@ class BuildResult:
 class _Verified:
     """One candidate as its stages left it."""
 
+    id: CandidateId
     candidate: Candidate
     table: ScoreTable
     verdict: Verdict
@@ -131,8 +134,13 @@ def make_release(request: ReleaseRequest, observer: Observer = NULL_OBSERVER) ->
     golden = read_golden(folders.golden)
     latency_file = folders.latency / LATENCY_NAME
     latency = LatencyReport.from_dict(read_json(latency_file), where=str(latency_file))
-    verified = {name: _verified(request, name, golden, latency) for name in CANDIDATES}
-    selection = select({name: item.candidate for name, item in verified.items()}, request.recipe.select)
+    verified = {item.name: _verified(request, item, golden, latency) for item in request.engines.candidates}
+    selection = select(
+        {name: item.candidate for name, item in verified.items()},
+        request.recipe.select,
+        timed=latency,
+        absent=request.engines.absent,
+    )
     chosen = verified[selection.chosen]
     destination = folders.bundle(selection.status)
     lineage = {name: record.key for name, record in request.records.items()} | dict(request.lineage)
@@ -160,21 +168,23 @@ def make_release(request: ReleaseRequest, observer: Observer = NULL_OBSERVER) ->
     )
 
 
-def _verified(request: ReleaseRequest, name: str, golden: GoldenSet, latency: LatencyReport) -> _Verified:
-    folder = request.folders.verify(name)
+def _verified(request: ReleaseRequest, item: CandidateId, golden: GoldenSet, latency: LatencyReport) -> _Verified:
+    name, folder = item.name, request.folders.verify(item.name)
     table = read_scores(folder / SCORES_NAME, classes=len(golden.card.classes))
     verdict = judge(request.policy, table)
     labelled = accuracy(table.label, table.engine_class)
     candidate = Candidate(
         name=name,
+        engine=item.engine,
+        precision=item.precision,
         outcome=verdict.outcome,
         agreement=float(np.mean(table.agrees)),
         accuracy=labelled.successes / labelled.total if labelled.total else None,
         latency_p50_ms=latency.results[name].percentile_ms(50),
-        latency_ratio=latency.ratio(name, "fp32").median,
-        bytes=artifact_path(request.folders, request.engine, name).stat().st_size,
+        latency_ratio=latency.ratio(name, float_partner(item, request.engines.candidates).name).median,
+        bytes=artifact_path(request.folders, item.engine, name).stat().st_size,
     )
-    return _Verified(candidate, table, verdict, read_json(folder / EVIDENCE_NAME))
+    return _Verified(item, candidate, table, verdict, read_json(folder / EVIDENCE_NAME))
 
 
 def _unchanged(destination: Path, lineage: Mapping[str, str], selection: Selection) -> Manifest | None:
@@ -201,8 +211,10 @@ def _write(  # noqa: PLR0913, PLR0917 - one call, one place: every part of a bun
 ) -> Manifest:
     folders, name = request.folders, selection.chosen
     chosen = verified[name]
+    quantised = chosen.id.precision == "int8"
+    partner = float_partner(chosen.id, request.engines.candidates).name if quantised else None
     contents: dict[str, Path | bytes] = {
-        **engine_contents(folders, request.engine, name, "fp32" if name == "int8" else None),
+        **engine_contents(folders, chosen.id.engine, name, partner),
         layout.POLICY: dump_canonical(request.policy.to_dict()),
         layout.RECIPE: dump_canonical(recipe_to_dict(request.recipe)),
         layout.LINEAGE: dump_canonical({stage: record.to_dict() for stage, record in request.records.items()}),
@@ -214,7 +226,7 @@ def _write(  # noqa: PLR0913, PLR0917 - one call, one place: every part of a bun
         **request.contents,
     }
     contents.pop(f"{layout.GOLDEN}/record.json", None)
-    if name == "int8":
+    if quantised:
         contents[layout.SCALES] = folders.final_calibrate / "scales.json"
     with foreign_os_errors(destination, "write the report"):
         scratch = Path(tempfile.mkdtemp(prefix="edgekit-report-"))
@@ -224,8 +236,8 @@ def _write(  # noqa: PLR0913, PLR0917 - one call, one place: every part of a bun
         contents |= contents_from_folder("report", scratch)
         wanted = BundleRequest(
             target=request.target,
-            engine=request.engine,
-            precision=name,
+            engine=chosen.id.engine,
+            precision=chosen.id.precision,
             status=selection.status,
             card=card,
             map_spec=map_spec,
@@ -257,6 +269,8 @@ def _report_data(
     latency: LatencyReport,
 ) -> ReportData:
     chosen = verified[selection.chosen]
+    # One column of ratios has one baseline: FP32 on the preferred engine.
+    baseline = float_partner(request.engines.candidates[0], request.engines.candidates).name
     answers = request.folders.verify(selection.chosen)
     maps, own_maps = _array(answers / MAPS_NAME)
     return ReportData(
@@ -270,7 +284,12 @@ def _report_data(
         engine_maps=maps,
         own_maps=own_maps,
         candidates=tuple(
-            _summary(verified[item.candidate.name], item, shipped=selection.ships(item.candidate.name))
+            _summary(
+                verified[item.candidate.name],
+                item,
+                shipped=selection.ships(item.candidate.name),
+                latency_ratio=latency.ratio(item.candidate.name, baseline).median,
+            )
             for item in selection.judged
         ),
         stages=tuple(request.records.values()),
@@ -281,6 +300,7 @@ def _report_data(
         engine=chosen.evidence["engine"],
         engine_logits=_array(answers / LOGITS_NAME),
         judged=selection.chosen,
+        engines_absent=tuple({"engine": item.engine, "reason": item.reason} for item in selection.absent),
     )
 
 
@@ -295,21 +315,22 @@ def _percentiles(result: LatencyResult) -> dict[str, float]:
     }
 
 
-def _summary(item: _Verified, judged: Judged, *, shipped: bool) -> CandidateSummary:
+def _summary(item: _Verified, judged: Judged, *, shipped: bool, latency_ratio: float) -> CandidateSummary:
     compared = item.table.compared
     some = bool(compared.any())
     means = {name: float(np.mean(row[compared])) if some else np.nan for name, row in item.table.metrics.items()}
     candidate = item.candidate
     return CandidateSummary(
         name=candidate.name,
-        precision=candidate.name,
+        precision=candidate.precision,
         bytes=candidate.bytes,
         outcome=candidate.outcome,
         agreement=candidate.agreement,
         accuracy=candidate.accuracy,
         means=means,
         latency_p50_ms=candidate.latency_p50_ms,
-        latency_ratio=candidate.latency_ratio,
+        latency_ratio=latency_ratio,
         shipped=shipped,
         reason=judged.reason,
+        engine=candidate.engine,
     )

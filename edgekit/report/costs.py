@@ -12,7 +12,8 @@ __all__ = ["describe_candidates", "describe_compression", "describe_engines", "f
 
 _PERCENTILES = ("p50", "p90", "p99")
 _RUNTIME_NAMES = {"onnxruntime": "ONNX Runtime", "tensorrt": "TensorRT", "openvino": "OpenVINO"}
-_CPU_PROVIDERS = {"CPUExecutionProvider"}
+# Of ONNX Runtime, and of OpenVINO.
+_CPU_PROVIDERS = {"CPUExecutionProvider", "CPU"}
 _GPU_PACKAGES = ("tensorrt", "onnxruntime-gpu")
 
 
@@ -87,6 +88,7 @@ def describe_candidates(candidates: tuple[CandidateSummary, ...]) -> list[dict[s
     return [
         {
             "name": item.name,
+            "engine": item.engine,
             "precision": item.precision,
             "bytes": item.bytes,
             "outcome": item.outcome,
@@ -122,5 +124,6 @@ def _ran_on_cpu_only(engine: Mapping[str, Any], packages: Mapping[str, Any]) -> 
     if not engine:
         return "onnxruntime" in packages and not any(name in packages for name in _GPU_PACKAGES)
     details = engine.get("details")
-    providers = details.get("providers") if isinstance(details, Mapping) else None
-    return isinstance(providers, (list, tuple)) and bool(providers) and set(providers) <= _CPU_PROVIDERS
+    found = details if isinstance(details, Mapping) else {}
+    ran_on = found.get("providers", found.get("devices"))
+    return isinstance(ran_on, (list, tuple)) and bool(ran_on) and set(ran_on) <= _CPU_PROVIDERS

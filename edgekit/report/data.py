@@ -36,8 +36,9 @@ class CandidateSummary:
         latency_p50_ms: Median latency at batch 1, milliseconds; None when it was not measured.
         shipped: True for the one in the bundle.
         reason: Why it ships or does not, in words.
-        latency_ratio: Its latency over FP32's, above 0, as the bench found it round by round; None leaves the ratio
-            of the two medians, which a machine that was slow for a while distorts.
+        latency_ratio: Its latency over that of the first FP32 candidate, above 0, as the bench found it round by round;
+            None leaves the ratio of the two medians, which a machine that was slow for a while distorts.
+        engine: Registry name of its engine, empty where it is not known.
     """
 
     name: str
@@ -51,6 +52,7 @@ class CandidateSummary:
     shipped: bool
     reason: str
     latency_ratio: float | None = None
+    engine: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ class ReportData:
         engine: `EngineInfo.to_dict` of the engine that was verified; empty when it is not known.
         engine_logits: float32 [N, classes], the engine's; None leaves its probabilities out.
         judged: Name of the candidate whose scores these are; None takes the one that shipped.
+        engines_absent: Engines of the target that did not compete: "engine" and "reason" each.
     """
 
     title: str
@@ -98,6 +101,7 @@ class ReportData:
     engine: Mapping[str, Any] = field(default_factory=dict)
     engine_logits: npt.NDArray[np.float32] | None = None
     judged: str | None = None
+    engines_absent: tuple[Mapping[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         golden = self.golden

@@ -80,6 +80,7 @@ def report_document(data: ReportData, selection: SampleSelection) -> dict[str, A
         "engines": describe_engines(data),
         "latency": None if data.latency is None else {name: dict(stats) for name, stats in data.latency.items()},
         "candidates": describe_candidates(data.candidates),
+        "engines_absent": [dict(item) for item in data.engines_absent],
         "distributions": describe_distributions(data.table, data.verdict.policy),
         "samples": describe_samples(data, selection),
         "classes": describe_classes(golden, data.table),
@@ -149,8 +150,11 @@ def _better(result: ClauseResult) -> str:
 def _commands(data: ReportData) -> list[str]:
     seed = data.recipe.get("seed")
     seeded = f" --seed {seed}" if isinstance(seed, int) and not isinstance(seed, bool) else ""
+    # Where engines competed, time decided; the command names the one it decided for.
+    competed = len({item.engine for item in data.candidates}) > 1
+    named = f" --engine {data.engine['engine']}" if competed and "engine" in data.engine else ""
     return [
-        f"edgekit build MODEL --target {data.target} --data DIR --recipe recipe.json{seeded}",
+        f"edgekit build MODEL --target {data.target}{named} --data DIR --recipe recipe.json{seeded}",
         "edgekit gate BUNDLE",
         "edgekit verify BUNDLE",
     ]

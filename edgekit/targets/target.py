@@ -13,7 +13,7 @@ from edgekit.jetson.releases import RELEASES, Release, numbers_of, release_named
 
 __all__ = ["PLANNED_ENGINES", "JetsonFacts", "Peak", "Target", "registered_engines"]
 
-PLANNED_ENGINES = frozenset({"ort-cuda"})
+PLANNED_ENGINES: frozenset[str] = frozenset()
 """Engines that a target may name before the registry has them; building for it is refused until then."""
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from edgekit.bundle.golden import GoldenSet
-from edgekit.bundle.layout import DEVICE_EVIDENCE, POLICY, SCORES, VERDICT
+from edgekit.bundle.layout import CANDIDATES, DEVICE_EVIDENCE, POLICY, SCORES, VERDICT
 from edgekit.bundle.open import Bundle
 from edgekit.errors import BadInputError, EvidenceNeededError, IntegrityError
 from edgekit.metrics.scores import ScoreTable
@@ -75,8 +75,8 @@ def gate(bundle: Bundle, policy: Policy | None = None) -> Verdict:
     Raises:
         EvidenceNeededError: The device has yet to build and verify its engine.
         BadInputError: The bundle holds no evidence.
-        IntegrityError: The evidence does not belong to the bundle, or its stored verdict or status is not what its
-            own policy says about its own scores.
+        IntegrityError: The evidence does not belong to the bundle or is of another engine, or its stored verdict or
+            status is not what its own policy says about its own scores.
     """
     if bundle.awaits_device:
         raise EvidenceNeededError(
@@ -92,6 +92,7 @@ def gate(bundle: Bundle, policy: Policy | None = None) -> Verdict:
             where=str(bundle.folder),
             hint="run 'edgekit verify' on the device it was built for",
         )
+    _check_engine(bundle)
     table = bundle_scores(bundle, bundle.golden())
     own = judge(bundle_policy(bundle), table)
     stored = bundle.read_json(VERDICT)
@@ -110,3 +111,28 @@ def gate(bundle: Bundle, policy: Policy | None = None) -> Verdict:
             found="status released",
         )
     return own if policy is None else judge(policy, table)
+
+
+def _check_engine(bundle: Bundle) -> None:
+    """Raise `IntegrityError` where the candidate that the evidence chose is on another engine than the manifest says.
+
+    Bundles of before engines competed say only a candidate's name, and some have no candidates at all.
+    """
+    if CANDIDATES not in bundle:
+        return
+    stored, manifest = bundle.read_json(CANDIDATES), bundle.manifest
+    known = {"engine": manifest.engine, "precision": manifest.precision}
+    try:
+        told = next(item for item in stored["candidates"] if item["name"] == stored["chosen"])
+        found = {key: told[key] for key in known if key in told}
+    except (KeyError, TypeError, StopIteration) as cause:
+        raise IntegrityError(
+            "The bundle's list of candidates is malformed.", where=str(bundle.path(CANDIDATES)), found=repr(cause)
+        ) from cause
+    if not found.items() <= known.items():
+        raise IntegrityError(
+            "The evidence chose an engine that is not the bundle's.",
+            where=str(bundle.path(CANDIDATES)),
+            expected=f"{manifest.precision} on {manifest.engine}",
+            found=", ".join(f"{key} {value}" for key, value in found.items()),
+        )

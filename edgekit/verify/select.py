@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
+from edgekit.bench.result import LatencyReport
 from edgekit.errors import DefectError
 from edgekit.verify.options import SelectOptions
 
-__all__ = ["Candidate", "Judged", "Selection", "Status", "select"]
+__all__ = ["AbsentEngine", "Candidate", "Judged", "Selection", "Status", "select"]
 
 Status: TypeAlias = Literal["released", "blocked", "inconclusive"]
 
@@ -21,17 +22,21 @@ class Candidate:
     """A measured engine.
 
     Attributes:
-        name: "int8" or "fp32".
+        name: Such as "int8" or "int8-openvino".
+        engine: Registry name of its engine.
+        precision: "int8" or "fp32".
         outcome: Of its verdict: "pass", "fail" or "inconclusive".
         agreement: Share of golden samples on which its top-1 is the teacher's.
         accuracy: On the labelled golden samples; None when there are none.
         latency_p50_ms: Median latency at batch 1 on this machine; None when it was not measured.
-        latency_ratio: Median over rounds of its latency to FP32's in the same round, which a machine that is slow for
-            a while does not change; None when it was not measured.
+        latency_ratio: Median over rounds of its latency to that of FP32 on the same engine in the same round, which a
+            machine that is slow for a while does not change; None when it was not measured.
         bytes: Size of the artifact.
     """
 
     name: str
+    engine: str
+    precision: str
     outcome: str
     agreement: float
     accuracy: float | None
@@ -54,6 +59,21 @@ class Judged:
 
 
 @dataclass(frozen=True)
+class AbsentEngine:
+    """An engine of the target that did not compete.
+
+    Attributes:
+        engine: Registry name.
+        reason: Why it did not.
+        hint: What would make it available, empty where nothing would.
+    """
+
+    engine: str
+    reason: str
+    hint: str = ""
+
+
+@dataclass(frozen=True)
 class Selection:
     """The outcome.
 
@@ -61,11 +81,13 @@ class Selection:
         chosen: Name of the candidate that goes into the bundle.
         status: "released" when it holds; else "inconclusive" or "blocked" after its verdict.
         judged: Every candidate, in order of preference.
+        absent: Engines that could have competed and did not.
     """
 
     chosen: str
     status: Status
     judged: tuple[Judged, ...]
+    absent: tuple[AbsentEngine, ...] = ()
 
     def ships(self, name: str) -> bool:
         """True for the one candidate that is released; nothing ships from a build that was not."""
@@ -82,31 +104,75 @@ class Selection:
             "chosen": self.chosen,
             "status": self.status,
             "candidates": [item.to_dict(shipped=self.ships(item.candidate.name)) for item in self.judged],
+            "engines_absent": [dict(vars(item)) for item in self.absent],
         }
 
 
-def select(candidates: Mapping[str, Candidate], options: SelectOptions) -> Selection:
+def select(
+    candidates: Mapping[str, Candidate],
+    options: SelectOptions,
+    *,
+    timed: LatencyReport | None = None,
+    absent: Sequence[AbsentEngine] = (),
+) -> Selection:
     """Choose among measured candidates.
 
-    INT8 is preferred; it is passed over when its verdict is not pass, when it is slower than FP32 beyond the recipe's
-    ratio, or less accurate beyond the recipe's bound. When nothing holds, the candidate with the better verdict is
-    kept as evidence and not released.
+    On each engine INT8 is preferred; it is passed over when its verdict is not pass, when it is slower than FP32
+    beyond the recipe's ratio, or less accurate beyond the recipe's bound. Of what the engines are left with the
+    fastest ships: an engine takes the place of one that is preferred to it where it was faster in three rounds of four
+    at least, since less is the machine's noise. When nothing holds, the candidate with the better verdict is kept as
+    evidence and not released.
 
     Args:
-        candidates: By name; "fp32" must be among them, since it is what INT8 is measured against.
+        candidates: By name, the preferred engine's first; every engine has an "fp32" among them, since it is what INT8
+            is measured against.
         options: The recipe's bounds.
+        timed: The candidates beside each other; without it the preferred engine that holds ships.
+        absent: Engines that did not compete, to be told of.
     """
-    if "fp32" not in candidates:
-        raise DefectError("A selection needs the FP32 candidate to compare with.")
-    baseline = candidates["fp32"]
-    ordered = [candidates[name] for name in ("int8", "fp32") if name in candidates]
-    judged = tuple(_judge(candidate, baseline, options) for candidate in ordered)
-    holding = [item for item in judged if item.holds]
-    if holding:
-        return Selection(holding[0].candidate.name, "released", judged)
+    engines = list(dict.fromkeys(candidate.engine for candidate in candidates.values()))
+    groups = [_judged_engine(engine, candidates, options) for engine in engines]
+    picks = [next(item for item in group if item.holds) for group in groups if any(item.holds for item in group)]
+    judged = tuple(item for group in groups for item in group)
+    if picks:
+        chosen = _fastest(picks, timed)
+        told = {item.candidate.name: _beside(item, chosen, picks, timed) for item in picks}
+        judged = tuple(told.get(item.candidate.name, item) for item in judged)
+        return Selection(chosen.candidate.name, "released", judged, tuple(absent))
     best = min(judged, key=lambda item: _RANK[item.candidate.outcome])
     status: Status = "inconclusive" if best.candidate.outcome == "inconclusive" else "blocked"
-    return Selection(best.candidate.name, status, judged)
+    return Selection(best.candidate.name, status, judged, tuple(absent))
+
+
+def _judged_engine(engine: str, candidates: Mapping[str, Candidate], options: SelectOptions) -> tuple[Judged, ...]:
+    """One engine's candidates, each against FP32 on it."""
+    found = {item.precision: item for item in candidates.values() if item.engine == engine}
+    if "fp32" not in found:
+        raise DefectError("A selection needs the FP32 candidate to compare with.", where=engine)
+    ordered = [found[precision] for precision in ("int8", "fp32") if precision in found]
+    return tuple(_judge(candidate, found["fp32"], options) for candidate in ordered)
+
+
+def _fastest(picks: Sequence[Judged], timed: LatencyReport | None) -> Judged:
+    best = picks[0]
+    for item in picks[1:]:
+        if timed is not None and timed.ratio(item.candidate.name, best.candidate.name).quartiles[1] < 1:
+            best = item
+    return best
+
+
+def _beside(item: Judged, chosen: Judged, picks: Sequence[Judged], timed: LatencyReport | None) -> Judged:
+    """What an engine is left with, told beside what the others are left with."""
+    others = [other for other in picks if other is not item] if item is chosen else [chosen]
+    if not others:
+        return item
+    words = [
+        f"not timed beside {name}"
+        if timed is None
+        else f"{timed.ratio(item.candidate.name, name).median:.2f} times as long as {name} here"
+        for name in (other.candidate.name for other in others)
+    ]
+    return replace(item, reason="; ".join([item.reason, *words]))
 
 
 def _judge(candidate: Candidate, baseline: Candidate, options: SelectOptions) -> Judged:

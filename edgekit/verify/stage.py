@@ -59,7 +59,7 @@ class VerifyRequest:
         golden: Folder of the golden set.
         policy: What is demanded.
         options: How the engine runs.
-        candidate: Which of a build's engines this is, "int8" or "fp32", for people.
+        candidate: Which of a build's engines this is, such as "int8", for people.
     """
 
     engine: str

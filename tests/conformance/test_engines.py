@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+from onnxruntime_gpu_stand_in import gpu_stand_in
 from tensorrt_stand_ins import PAIRS, stand_in
 
 from edgekit.engines.protocol import Engine, EngineOptions, Runner
@@ -24,8 +25,11 @@ GRAPH = ASSETS / "tiny_explained.onnx"
 TOLERANCE = 1e-5
 
 
-# An engine whose runtime is not here, over stand-ins for it: what passes has run our code, and no TensorRT.
-STAND_INS = [("tensorrt", version, interface) for version, interface in PAIRS]
+# Engines whose runtime or device is not here, over stand-ins: what passes has run our code, no TensorRT and no GPU.
+STAND_INS = [
+    *(("tensorrt", version, interface) for version, interface in PAIRS),
+    *((name, "stand-in", "") for name in ("ort-cuda", "ort-tensorrt")),
+]
 
 
 @pytest.fixture(
@@ -35,7 +39,9 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
     name, version, interface = request.param
     engine = ENGINES.load(name)
     with ExitStack() as stack:
-        if version:
+        if version == "stand-in":
+            stack.enter_context(gpu_stand_in(monkeypatch))
+        elif version:
             monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
             stack.enter_context(stand_in(version, interface, monkeypatch))
         availability = engine.availability()

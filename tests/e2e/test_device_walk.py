@@ -43,7 +43,7 @@ def test_host_device_attach_gate(
     assert run([*words, "--dry-run", "--json"]) == 0
     planned = json.loads(capsys.readouterr().out)
     assert planned["for_device"] is True
-    assert planned["engine"] == "tensorrt"
+    assert planned["engines"] == ["tensorrt"]
     assert planned["stages"][-2:] == ["rehearsal", "bundle"]
 
     # The host: complete, and not a release.

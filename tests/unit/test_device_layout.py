@@ -18,9 +18,10 @@ from edgekit.core.stages import StageRecord
 from edgekit.engines.build import PLAN_ENGINES, artifact_name
 from edgekit.engines.registry import ENGINES
 from edgekit.engines.tensorrt.plan_file import read_plan
-from edgekit.pipeline.engines import EnginesRequest, run_engines
+from edgekit.pipeline.engines import EngineChoice, EnginesRequest, run_engines
 from edgekit.pipeline.release import ReleaseRequest, make_release
 from edgekit.policy.document import load_preset
+from edgekit.targets.loader import resolve_target
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +35,9 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     }
     monkeypatch = pytest.MonkeyPatch()
     with device_stand_in(*PAIRS[2], monkeypatch, folder):
-        records |= run_engines(EnginesRequest(folders, "tensorrt", policy, 5))
-        wanted = ReleaseRequest(folders, "jetson-orin-nano", "tensorrt", RECIPE, policy, records)
+        target = resolve_target("jetson-orin-nano")
+        ran = run_engines(EnginesRequest(folders, target, EngineChoice(("tensorrt",)), policy, 5))
+        wanted = ReleaseRequest(folders, target.name, ran, RECIPE, policy, records | ran.records)
         yield make_release(wanted).folder
     monkeypatch.undo()
 

@@ -13,6 +13,7 @@ from exported import exported
 from hypothesis import given
 from hypothesis import strategies as st
 from networks import CASES
+from onnxruntime_gpu_stand_in import gpu_stand_in
 from tensorrt_stand_ins import PAIRS, stand_in
 
 from edgekit.calibrate.graph import parse_graph
@@ -49,14 +50,19 @@ def graphs() -> dict[int, bytes]:
     return {batch: written(batch) for batch in (0, BATCH)}
 
 
-@pytest.fixture(params=[*((name, "", "") for name in ENGINES), *(("tensorrt", *pair) for pair in PAIRS[3:])])
+ON_GPUS = [(name, "stand-in", "") for name in ("ort-cuda", "ort-tensorrt")]
+
+
+@pytest.fixture(params=[*((name, "", "") for name in ENGINES), *(("tensorrt", *pair) for pair in PAIRS[3:]), *ON_GPUS])
 def runners(
     request: pytest.FixtureRequest, graphs: dict[int, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[dict[int, Runner]]:
     name, version, interface = request.param
     engine = ENGINES.load(name)
     with ExitStack() as stack:
-        if version:
+        if version == "stand-in":
+            stack.enter_context(gpu_stand_in(monkeypatch))
+        elif version:
             monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
             stack.enter_context(stand_in(version, interface, monkeypatch))
         if not engine.availability().available:

@@ -411,6 +411,11 @@ def test_a_thousand_classes_show_those_that_agree_least() -> None:
             {"packages": {"onnxruntime-gpu": "1.22.0"}},
             "Measured on: Card, ONNX Runtime 1.22.0.",
         ),
+        (
+            {"runtime": "openvino 2026.4.1", "device": "Chip", "details": {"devices": ["CPU"]}},
+            {},
+            "Measured on: Chip, OpenVINO 2026.4.1; the engine ran on neither TensorRT nor a GPU.",
+        ),
         ({"engine": "tensorrt", "runtime": "tensorrt 10.3", "device": "Orin"}, {}, "Measured on: Orin, TensorRT 10.3."),
         (
             {},
@@ -446,6 +451,29 @@ def test_speed_and_size_are_told_against_fp32(tmp_path: Path) -> None:
     assert document["engines"]["rows"][0]["speed_up"] == 2.0
     assert document["engines"]["rows"][0]["p50"] == 3.0
     assert document["engines"]["rows"][1]["p50"] == 0.934, "the candidate's own median where latency has none"
+
+
+def test_engines_that_competed_and_engines_that_were_not_there_are_told(tmp_path: Path) -> None:
+    data = example_report()
+    own = tuple(replace(item, engine="ort-cpu") for item in data.candidates)
+    other = tuple(
+        replace(item, name=f"{item.name}-openvino", engine="openvino", shipped=False, latency_ratio=0.4)
+        for item in data.candidates
+    )
+    absent = ({"engine": "tensorrt", "reason": "<b>tensorrt</b> is not installed"},)
+    whole = replace(data, candidates=own + other, engines_absent=absent, engine={**data.engine, "engine": "ort-cpu"})
+    found, document, html = written(whole, tmp_path / "two")
+    assert "The engine tensorrt did not compete: <b>tensorrt</b> is not installed." in found.words
+    assert "<b>tensorrt" not in html
+    assert [item["engine"] for item in document["candidates"]] == ["ort-cpu"] * 2 + ["openvino"] * 2
+    # One baseline for the whole column, whichever engine it is of.
+    assert document["engines"]["baseline"] == "fp32"
+    assert document["engines"]["rows"][2]["speed_up"] == 2.5
+    assert "--engine ort-cpu" in document["reproduce"][0]
+    found, document, _ = written(data, tmp_path / "one")
+    assert document["engines_absent"] == []
+    assert "did not compete" not in found.words
+    assert "--engine" not in document["reproduce"][0]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,13 +12,14 @@ import pytest
 import torch
 from exported import OPSET
 from networks import CASES
+from onnxruntime_gpu_stand_in import gpu_stand_in
 from test_teacher_golden import Images
 from torch import nn
 
 from edgekit.attribution.spec import NO_CLASS, OWN_CLASS, MapSpec
 from edgekit.bundle.golden import GoldenSet, read_golden, write_golden
 from edgekit.engines.protocol import EngineOptions, EngineOutput, Runner
-from edgekit.engines.reference import ENGINE
+from edgekit.engines.registry import ENGINES
 from edgekit.errors import BadInputError, IntegrityError
 from edgekit.export.explained import explained_onnx
 from edgekit.export.parity import measure_parity
@@ -142,10 +144,14 @@ def graph(choice: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture
-def runner(graph: Path) -> Iterator[Runner]:
-    with ENGINE.open(graph, EngineOptions()) as opened:
-        yield opened
+@pytest.fixture(params=("reference", "openvino", "ort-cuda"))
+def runner(request: pytest.FixtureRequest, graph: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runner]:
+    engine = ENGINES.load(request.param)
+    with gpu_stand_in(monkeypatch) if request.param == "ort-cuda" else nullcontext():
+        if not engine.availability().available:
+            pytest.skip(engine.availability().reason)
+        with engine.open(graph, EngineOptions()) as opened:
+            yield opened
 
 
 def truth(choice: str, images: torch.Tensor, asked: torch.Tensor) -> list[np.ndarray]:

@@ -105,7 +105,9 @@ def with_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def with_processors_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     registry_of(monkeypatch, "ort-cpu", "reference")
-    monkeypatch.setattr("edgekit.targets.target.PLANNED_ENGINES", frozenset({"ort-cuda", "tensorrt"}))
+    monkeypatch.setattr(
+        "edgekit.targets.target.PLANNED_ENGINES", frozenset({"openvino", "ort-cuda", "ort-tensorrt", "tensorrt"})
+    )
 
 
 @pytest.mark.parametrize("device", DEVICES)

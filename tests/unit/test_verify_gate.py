@@ -13,7 +13,7 @@ from tiny_golden import GRAPH, tiny_golden
 
 from edgekit.bundle.assemble import BundleRequest, bundle, contents_from_folder
 from edgekit.bundle.golden import write_golden
-from edgekit.bundle.layout import GOLDEN, LINEAGE, MODEL, POLICY, RECIPE, SCORES, VERDICT
+from edgekit.bundle.layout import CANDIDATES, GOLDEN, LINEAGE, MODEL, POLICY, RECIPE, SCORES, VERDICT
 from edgekit.bundle.open import Bundle, open_bundle
 from edgekit.core.canonical import dump_canonical, read_json
 from edgekit.errors import BadInputError, IntegrityError
@@ -154,3 +154,27 @@ def test_a_verdict_that_is_no_mapping(tmp_path: Path) -> None:
     release = assembled(tmp_path, **{VERDICT: [1, 2]})
     with pytest.raises(IntegrityError):
         gate(release)
+
+
+def chosen(**told: str) -> Documents:
+    return {CANDIDATES: {"chosen": "fp32", "candidates": [{"name": "int8"}, {"name": "fp32", **told}]}}
+
+
+@pytest.mark.parametrize("told", [{}, {"engine": "reference"}, {"engine": "reference", "precision": "fp32"}])
+def test_the_evidence_is_of_the_bundles_engine(work: Path, told: dict[str, str]) -> None:
+    assert gate(assembled(work, **chosen(**told))).outcome == "pass"
+
+
+@pytest.mark.parametrize("told", [{"engine": "openvino"}, {"engine": "reference", "precision": "int8"}])
+def test_evidence_of_another_engine_is_refused(work: Path, told: dict[str, str]) -> None:
+    with pytest.raises(IntegrityError, match="not the bundle's") as raised:
+        gate(assembled(work, **chosen(**told)))
+    assert raised.value.expected == "fp32 on reference"
+
+
+@pytest.mark.parametrize(
+    "document", [{}, [], {"chosen": "int4", "candidates": [{"name": "fp32"}]}, {"chosen": "fp32", "candidates": [1]}]
+)
+def test_a_list_of_candidates_that_is_none_is_refused(work: Path, document: Any) -> None:
+    with pytest.raises(IntegrityError, match="list of candidates"):
+        gate(assembled(work, **{CANDIDATES: document}))

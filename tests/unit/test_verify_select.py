@@ -5,15 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from edgekit.bench.options import LatencyOptions
+from edgekit.bench.result import LatencyReport, LatencyResult
 from edgekit.core.canonical import dump_canonical
 from edgekit.errors import BadInputError, DefectError
 from edgekit.verify.options import SelectOptions
-from edgekit.verify.select import Candidate, select
+from edgekit.verify.select import AbsentEngine, Candidate, select
 
 OPTIONS = SelectOptions(max_accuracy_drop=0.01, max_latency_ratio=1.0)
-INT8 = Candidate("int8", "pass", 0.97, 0.90, 4.0, 0.5, 250)
-FP32 = Candidate("fp32", "pass", 0.99, 0.905, 8.0, 1.0, 1000)
+INT8 = Candidate("int8", "ort-cpu", "int8", "pass", 0.97, 0.90, 4.0, 0.5, 250)
+FP32 = Candidate("fp32", "ort-cpu", "fp32", "pass", 0.99, 0.905, 8.0, 1.0, 1000)
 
 
 def chosen(int8: Candidate | None = INT8, fp32: Candidate = FP32, options: SelectOptions = OPTIONS) -> tuple[str, str]:
@@ -105,9 +109,109 @@ def test_fp32_is_what_is_compared_with() -> None:
         select({"int8": INT8}, OPTIONS)
 
 
+def timed(**milliseconds: list[float]) -> LatencyReport:
+    """A report with these medians, a round each."""
+    results = {
+        name.replace("_", "-"): LatencyResult({"engine": name}, 1, tuple((value,) for value in rounds), quiet=True)
+        for name, rounds in milliseconds.items()
+    }
+    return LatencyReport(results, LatencyOptions(rounds=4, iterations=1), {})
+
+
+def on_two_engines(**outcomes: str) -> dict[str, Candidate]:
+    found = {}
+    for engine in ("ort-cpu", "openvino"):
+        for item in (INT8, FP32):
+            name = item.name if engine == "ort-cpu" else f"{item.name}-{engine}"
+            outcome = outcomes.get(name.replace("-", "_"), "pass")
+            found[name] = replace(item, name=name, engine=engine, outcome=outcome)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("ort", "other", "expected"),
+    [
+        ([4, 4, 4, 4], [2, 2, 2, 2], "int8-openvino"),
+        ([4, 4, 4, 4], [6, 6, 6, 6], "int8"),
+        # Faster in three rounds of four, and slower in the fourth.
+        ([4, 4, 4, 4], [3, 3, 3, 4.1], "int8-openvino"),
+        # Faster in the median alone: the machine's noise keeps the preferred engine.
+        ([4, 4, 4, 4], [3, 3.9, 5, 5], "int8"),
+        ([4, 4, 4, 4], [4, 4, 4, 4], "int8"),
+    ],
+)
+def test_of_two_engines_the_faster_ships(ort: list[float], other: list[float], expected: str) -> None:
+    report = timed(int8=ort, fp32=[8] * 4, int8_openvino=other, fp32_openvino=[9] * 4)
+    selection = select(on_two_engines(), OPTIONS, timed=report)
+    assert (selection.chosen, selection.status) == (expected, "released")
+    assert [item.candidate.name for item in selection.judged] == ["int8", "fp32", "int8-openvino", "fp32-openvino"]
+    reasons = {item.candidate.name: item.reason for item in selection.judged}
+    assert "times as long as int8-openvino here" in reasons["int8"]
+    assert "times as long as int8 here" in reasons["int8-openvino"]
+    assert "openvino" not in reasons["fp32"]
+
+
+def test_an_engine_whose_int8_fails_competes_with_its_fp32() -> None:
+    report = timed(int8=[4] * 4, fp32=[8] * 4, int8_openvino=[1] * 4, fp32_openvino=[3] * 4)
+    selection = select(on_two_engines(int8_openvino="fail"), OPTIONS, timed=report)
+    assert selection.chosen == "fp32-openvino"
+    selection = select(on_two_engines(int8_openvino="fail", fp32_openvino="fail"), OPTIONS, timed=report)
+    assert selection.chosen == "int8"
+    assert "times as long" not in selection.reason
+
+
+def test_int8_is_measured_against_fp32_on_its_own_engine() -> None:
+    report = timed(int8=[4] * 4, fp32=[8] * 4, int8_openvino=[3] * 4, fp32_openvino=[2] * 4)
+    candidates = on_two_engines()
+    candidates["int8-openvino"] = replace(candidates["int8-openvino"], latency_ratio=1.5)
+    selection = select(candidates, OPTIONS, timed=report)
+    assert selection.chosen == "fp32-openvino"
+    assert "1.50 times the latency of FP32" in selection.judged[2].reason
+
+
+def test_without_times_the_preferred_engine_ships() -> None:
+    selection = select(on_two_engines(), OPTIONS)
+    assert selection.chosen == "int8"
+    assert "not timed beside int8-openvino" in selection.reason
+
+
+def test_when_no_engine_holds_the_best_verdict_of_all_is_kept() -> None:
+    outcomes = dict.fromkeys(("int8", "fp32", "fp32_openvino"), "fail") | {"int8_openvino": "inconclusive"}
+    selection = select(on_two_engines(**outcomes), OPTIONS)
+    assert (selection.chosen, selection.status) == ("int8-openvino", "inconclusive")
+
+
+def test_every_engine_needs_its_fp32() -> None:
+    candidates = on_two_engines()
+    del candidates["fp32-openvino"]
+    with pytest.raises(DefectError):
+        select(candidates, OPTIONS)
+
+
+@given(
+    times=st.lists(st.lists(st.floats(0.1, 10), min_size=4, max_size=4), min_size=4, max_size=4),
+    failing=st.sets(st.sampled_from(["int8", "fp32", "int8_openvino", "fp32_openvino"])),
+)
+def test_what_ships_holds_and_no_engine_was_surely_faster(times: list[list[float]], failing: set[str]) -> None:
+    report = timed(int8=times[0], fp32=times[1], int8_openvino=times[2], fp32_openvino=times[3])
+    candidates = on_two_engines(**dict.fromkeys(failing, "fail"))
+    selection = select(candidates, OPTIONS, timed=report)
+    assert (selection.status == "released") == (len(failing) < 4)
+    if selection.status == "released":
+        assert candidates[selection.chosen].outcome == "pass"
+        holding = [item.candidate for item in selection.judged if item.holds]
+        other = next((item for item in holding if item.engine != candidates[selection.chosen].engine), None)
+        if other is not None:
+            assert report.ratio(other.name, selection.chosen).quartiles[1] >= 1
+
+
 def test_it_can_be_stored() -> None:
-    stored = select({"fp32": FP32, "int8": INT8}, OPTIONS).to_dict()
+    absent = AbsentEngine("openvino", "openvino is not installed", "install it")
+    stored = select({"fp32": FP32, "int8": INT8}, OPTIONS, absent=[absent]).to_dict()
     dump_canonical(stored)
+    assert stored["engines_absent"] == [
+        {"engine": "openvino", "reason": "openvino is not installed", "hint": "install it"}
+    ]
     assert [(item["name"], item["shipped"]) for item in stored["candidates"]] == [("int8", True), ("fp32", False)]
 
 
