@@ -70,7 +70,7 @@ class QuickCalibrator:
             # Only the image changed its form: what was seen of the other tensors holds.
             view.context.__dict__["extremes"] = plain.context.extremes
         candidates = {"minmax": minmax, "weighted": self._weighted(bench, view)}
-        chosen, drifts = Judge(bench.context, bench.judging).best(candidates)
+        chosen, drifts = Judge(bench.context, bench.judging.jittered(_JUDGING)).best(candidates)
         facts: dict[str, JsonValue] = {
             "chosen": chosen,
             "drift": {name: drift.to_dict() for name, drift in drifts.items()},
