@@ -147,7 +147,7 @@ def test_every_requirement_of_the_distribution_is_understood() -> None:
     lines = metadata.requires("edgekit") or []
     wanted = installation._wanted_packages()
     libraries = {"tensorboard", "timm", "torchvision", "transformers"}
-    assert {item.extra for item in wanted} == {"", "cpu", "gpu", "tensorrt", "images", "host", *libraries}
+    assert {item.extra for item in wanted} == {"", "cpu", "gpu", "openvino", "tensorrt", "images", "host", *libraries}
     assert len(wanted) == sum('extra == "dev"' not in line for line in lines)
 
 
