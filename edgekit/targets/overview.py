@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from edgekit.engines.packages import PACKAGES, is_installed
 from edgekit.errors import UnavailableError
 from edgekit.jetson.probe import Probe, RecordedProbe
 from edgekit.jetson.releases import numbers_of
@@ -19,7 +20,7 @@ from edgekit.targets.loader import (
 from edgekit.targets.setting import DEVICE_PYTHON
 from edgekit.targets.site import device_engine
 from edgekit.targets.support import Limit, limits_of, usable_releases
-from edgekit.targets.target import Target
+from edgekit.targets.target import Target, registered_engines
 
 __all__ = ["Line", "limit_text", "line_of", "readme_table", "target_lines", "version_range"]
 
@@ -101,6 +102,7 @@ def line_of(name: str, *, probe: Probe | None = None) -> Line:
     reason = ""
     try:
         check_target_runs_here(target, probe=probe)
+        reason = _without_package(target)
     except UnavailableError as error:
         reason = _completed_elsewhere(target, probe) or error.message
     return Line(
@@ -114,6 +116,15 @@ def line_of(name: str, *, probe: Probe | None = None) -> Line:
         reason=reason,
         status=target.status,
     )
+
+
+def _without_package(target: Target) -> str:
+    """What is missing where no engine of the target is installed, empty otherwise."""
+    engines = registered_engines(target)
+    if any(is_installed(engine) for engine in engines):
+        return ""
+    packages = dict.fromkeys(PACKAGES[engine] for engine in engines)
+    return f"{' or '.join(packages)} is not installed ('edgekit doctor' says how)"
 
 
 def _completed_elsewhere(target: Target, probe: Probe | None) -> str:
