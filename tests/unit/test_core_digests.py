@@ -124,8 +124,13 @@ def test_a_name_cannot_play_the_part_of_two_files(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
 def test_names_that_are_not_utf8_can_be_digested(tmp_path: Path) -> None:
-    (tmp_path / os.fsdecode(b"\xff\xfe")).write_text("a")
-    assert digest_path(tmp_path) != digest_path(tmp_path / "..")
+    odd, plain = tmp_path / "odd", tmp_path / "plain"
+    odd.mkdir()
+    plain.mkdir()
+    (odd / os.fsdecode(b"\xff\xfe")).write_text("a")
+    (plain / "b").write_text("a")
+    # Two files of the same content: the digests part by the names alone.
+    assert digest_path(odd) != digest_path(plain)
 
 
 ARRAYS = hnp.arrays(
