@@ -13,6 +13,7 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from edgekit.calibrate.graph import IMAGE, LOGITS
+from edgekit.calibrate.tensorrt_rules import stored_tensors
 
 __all__ = ["check_dla_rules"]
 
@@ -42,14 +43,7 @@ def check_dla_rules(model: Any) -> tuple[str, ...]:
 class _DlaChecker:
     def __init__(self, model: Any) -> None:
         self.nodes = tuple(model.graph.node)
-        self.stored = {tensor.name: tensor for tensor in model.graph.initializer}
-        self.stored |= {
-            node.output[0]: item.t
-            for node in self.nodes
-            if node.op_type == "Constant"
-            for item in node.attribute
-            if item.name == "value"
-        }
+        self.stored = stored_tensors(model)
         self.producer = {name: node for node in self.nodes for name in node.output}
         self.readers: dict[str, list[Any]] = {}
         for node in self.nodes:

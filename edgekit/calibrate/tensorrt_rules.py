@@ -14,7 +14,7 @@ from onnx import TensorProto, numpy_helper
 
 from edgekit.calibrate.placement import ACTIVATION_OPS, DATA_MOVERS
 
-__all__ = ["check_tensorrt_rules"]
+__all__ = ["check_tensorrt_rules", "stored_tensors"]
 
 # Fuse with the convolution before them, as Relu and Clip do.
 _FUSED_OPS = ("BatchNormalization", "HardSwish", "LeakyRelu", "PRelu", "Sigmoid")
@@ -36,18 +36,23 @@ def check_tensorrt_rules(model: Any, exclude: Iterable[str] = ()) -> tuple[str, 
     return tuple(_Checker(model, tuple(exclude)).violations())
 
 
+def stored_tensors(model: Any) -> dict[str, Any]:
+    """Every `onnx.TensorProto` that a model stores, by name: initialisers, and the values of Constant nodes."""
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    return stored | {
+        node.output[0]: item.t
+        for node in model.graph.node
+        if node.op_type == "Constant"
+        for item in node.attribute
+        if item.name == "value"
+    }
+
+
 class _Checker:
     def __init__(self, model: Any, exclude: tuple[str, ...]) -> None:
         self.exclude = exclude
         self.nodes = tuple(model.graph.node)
-        self.stored = {tensor.name: tensor for tensor in model.graph.initializer}
-        self.stored |= {
-            node.output[0]: item.t
-            for node in self.nodes
-            if node.op_type == "Constant"
-            for item in node.attribute
-            if item.name == "value"
-        }
+        self.stored = stored_tensors(model)
         self.producer = {name: node for node in self.nodes for name in node.output if name not in self.stored}
         self.readers: dict[str, list[Any]] = {}
         for node in self.nodes:
