@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from edgekit.pipeline.inspect import Found
     from edgekit.pipeline.release import BuildResult
     from edgekit.policy.policy import Policy
-    from edgekit.policy.verdict import Verdict
     from edgekit.precision.options import Tolerance
     from edgekit.teacher.load_options import LoadOptions
+    from edgekit.verify.gate import GateResult
     from edgekit.verify.stage import Verification
 
 __all__ = [
@@ -327,7 +327,7 @@ def bundle(
     return make_release(ReleaseRequest(folders, chosen.name, ran, recipe, policy, records | ran.records), observer)
 
 
-def gate(path: PathLike, *, policy: Policy | None = None) -> Verdict:
+def gate(path: PathLike, *, policy: Policy | None = None) -> GateResult:
     """Check a bundle's integrity and judge its stored scores."""
     from edgekit.bundle.open import open_bundle
     from edgekit.verify.gate import gate as judge_bundle

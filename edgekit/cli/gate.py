@@ -32,16 +32,16 @@ def command(bundle: Path, policy: str | None, as_json: bool) -> ExitCode:
 
     demanded = None if policy is None else read_policy(policy)
     with open_bundle(bundle) as opened:
-        verdict, notice = gate(opened, demanded), bundle_notice(opened)
+        result, notice = gate(opened, demanded), bundle_notice(opened)
         if as_json:
             document: dict[str, Any] = {
                 "bundle": opened.manifest.digest,
                 "status": opened.manifest.status,
-                "verdict": verdict.to_dict_in_words(),
+                **result.to_dict(),
             }
             print_json(document | ({"notice": notice} if notice else {}))
         else:
-            click.echo(render_verdict(verdict))
+            click.echo(render_verdict(result.verdict))
             if notice:
                 click.echo(f"{click.style('note', fg='yellow')} {notice}")
-    return verdict.exit_code
+    return result.exit_code

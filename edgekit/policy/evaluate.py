@@ -28,6 +28,7 @@ from edgekit.policy.clauses import (
     ShareClause,
     UndefinedClause,
 )
+from edgekit.policy.context import NOTHING_BESIDE, Context
 from edgekit.policy.policy import Policy
 from edgekit.policy.result import ClauseResult
 from edgekit.policy.words import clause_in_words, result_in_words
@@ -41,7 +42,12 @@ _Values = npt.NDArray[np.float64]
 _Flags = npt.NDArray[np.bool_]
 
 
-def evaluate_clause(clause: Clause, policy: Policy, table: ScoreTable) -> ClauseResult:
+def evaluate_clause(
+    clause: Clause,
+    policy: Policy,
+    table: ScoreTable,
+    context: Context = NOTHING_BESIDE,  # noqa: ARG001 - no clause looks beside the scores yet
+) -> ClauseResult:
     """Judge one clause of `policy` by a table that `check_scores` accepts."""
     if isinstance(clause, (ShareClause, MeanClause, QuantileClause)):
         result = _metric_result(clause, policy, table)

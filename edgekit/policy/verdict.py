@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias
 from edgekit.errors import BadInputError, ExitCode, IntegrityError
 from edgekit.metrics.scores import STATES, ScoreTable
 from edgekit.metrics.scores_io import check_scores
+from edgekit.policy.context import NOTHING_BESIDE, Context
 from edgekit.policy.document import policy_from_dict
 from edgekit.policy.evaluate import evaluate_clause, right_label_wrong_evidence
 from edgekit.policy.policy import Policy
@@ -108,18 +109,19 @@ class Verdict:
         return verdict
 
 
-def judge(policy: Policy, table: ScoreTable) -> Verdict:
+def judge(policy: Policy, table: ScoreTable, context: Context = NOTHING_BESIDE) -> Verdict:
     """Judge a table of scores.
 
     Args:
         policy: What is demanded.
         table: One row a golden sample. An empty one shows nothing, so it is never passed.
+        context: What clauses may look at beside the scores.
 
     Raises:
         IntegrityError: The table could not have come from a verification.
     """
     check_scores(table)
-    results = tuple(evaluate_clause(clause, policy, table) for clause in policy.clauses)
+    results = tuple(evaluate_clause(clause, policy, table, context) for clause in policy.clauses)
     return Verdict(
         policy=policy,
         outcome=_combined(results),

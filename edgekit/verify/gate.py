@@ -6,19 +6,66 @@ itself is only compared with it.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 
 from edgekit.bundle.golden import GoldenSet
 from edgekit.bundle.layout import CANDIDATES, DEVICE_EVIDENCE, POLICY, SCORES, VERDICT
 from edgekit.bundle.open import Bundle
-from edgekit.errors import BadInputError, EvidenceNeededError, IntegrityError
+from edgekit.errors import BadInputError, EvidenceNeededError, ExitCode, IntegrityError
 from edgekit.metrics.scores import ScoreTable
 from edgekit.metrics.scores_io import scores_from_dict
 from edgekit.policy.document import policy_from_dict
 from edgekit.policy.policy import Policy
-from edgekit.policy.verdict import Verdict, judge
+from edgekit.policy.verdict import Outcome, Verdict, judge
+from edgekit.verify.controls import ControlResult, ControlsState, StoredControls, judge_controls
 
-__all__ = ["bundle_notice", "bundle_policy", "bundle_scores", "gate"]
+__all__ = ["GateResult", "bundle_controls", "bundle_notice", "bundle_policy", "bundle_scores", "gate"]
+
+
+@dataclass(frozen=True)
+class GateResult:
+    """What the gate says.
+
+    Attributes:
+        verdict: Of the policy, about the stored scores.
+        controls: Of the same policy, about the controls that were verified beside the engine.
+        controls_state: Whether there are any.
+    """
+
+    verdict: Verdict
+    controls: tuple[ControlResult, ...] = ()
+    controls_state: ControlsState = "absent"
+
+    @property
+    def too_weak(self) -> tuple[str, ...]:
+        """Names of the controls that the policy does not fail: it cannot tell the engine from them."""
+        return tuple(control.name for control in self.controls if not control.caught)
+
+    @property
+    def outcome(self) -> Outcome:
+        """The verdict's; a pass under a policy that is too weak is "inconclusive"."""
+        return "inconclusive" if self.verdict.outcome == "pass" and self.too_weak else self.verdict.outcome
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """0 for pass, 1 for fail, 6 for inconclusive."""
+        return ExitCode.INCONCLUSIVE if self.outcome != self.verdict.outcome else self.verdict.exit_code
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form, with the clauses in words."""
+        return {
+            "outcome": self.outcome,
+            "verdict": self.verdict.to_dict_in_words(),
+            "controls": {
+                "state": self.controls_state,
+                "too_weak": list(self.too_weak),
+                "results": [control.to_dict() for control in self.controls],
+            },
+        }
+
 
 _STATUS_OF_OUTCOME = {"pass": "released", "fail": "blocked", "inconclusive": "inconclusive"}
 
@@ -65,7 +112,12 @@ def bundle_scores(bundle: Bundle, golden: GoldenSet) -> ScoreTable:
     return table
 
 
-def gate(bundle: Bundle, policy: Policy | None = None) -> Verdict:
+def bundle_controls(bundle: Bundle) -> StoredControls:  # noqa: ARG001 - nothing stores any yet
+    """The controls stored in a bundle; state "absent" where it holds none."""
+    return StoredControls()
+
+
+def gate(bundle: Bundle, policy: Policy | None = None) -> GateResult:
     """Judge a bundle by its stored scores.
 
     Args:
@@ -110,7 +162,13 @@ def gate(bundle: Bundle, policy: Policy | None = None) -> Verdict:
             expected=f"status {_STATUS_OF_OUTCOME[own.outcome]}",
             found="status released",
         )
-    return own if policy is None else judge(policy, table)
+    demanded = own.policy if policy is None else policy
+    controls = bundle_controls(bundle)
+    return GateResult(
+        verdict=own if policy is None else judge(policy, table),
+        controls=judge_controls(demanded, controls),
+        controls_state=controls.state,
+    )
 
 
 def _check_engine(bundle: Bundle) -> None:

@@ -83,8 +83,8 @@ def _cli(*arguments: object, **options: object) -> subprocess.CompletedProcess[s
 def test_a_build_ends_in_a_bundle_that_its_own_gate_accepts(built: BuildResult) -> None:
     assert built.manifest.status == "released", built.verdict.to_dict_in_words()
     assert built.folder.name == "release"
-    assert api.gate(built.folder).to_dict() == built.verdict.to_dict()
-    assert api.gate(built.archive).to_dict() == built.verdict.to_dict()
+    assert api.gate(built.folder).verdict.to_dict() == built.verdict.to_dict()
+    assert api.gate(built.archive).verdict.to_dict() == built.verdict.to_dict()
 
 
 def test_the_engine_in_the_bundle_says_again_what_the_stored_scores_say(built: BuildResult) -> None:

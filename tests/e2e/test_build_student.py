@@ -117,7 +117,7 @@ def test_another_network_is_compared_with_the_teacher_at_a_tap_of_its_own(images
     # The bundle tells of the network in it, and its engine still answers for the teacher's golden set.
     assert (result.manifest.card.tap, result.manifest.map_spec.tap) == ("features", "features")
     again = api.verify(result.folder)
-    assert api.gate(result.folder).to_dict() == result.verdict.to_dict()
+    assert api.gate(result.folder).verdict.to_dict() == result.verdict.to_dict()
     with open_bundle(result.folder) as opened:
         golden = opened.golden()
     assert golden.map_spec.tap == "layer3"

@@ -68,7 +68,7 @@ def damaged(work: Path) -> Path:
 
 def test_a_released_bundle_passes(work: Path) -> None:
     release = assembled(work)
-    verdict = gate(release)
+    verdict = gate(release).verdict
     assert verdict.outcome == "pass"
     assert verdict.to_dict() == release.read_json(VERDICT)
     assert bundle_policy(release) == load_preset("default")
@@ -85,7 +85,7 @@ def test_too_few_samples_stay_inconclusive(tmp_path: Path) -> None:
 
 def test_another_policy_gives_another_verdict(work: Path) -> None:
     release = assembled(work)
-    strict = gate(release, load_preset("strict"))
+    strict = gate(release, load_preset("strict")).verdict
     assert strict.policy == load_preset("strict")
     # 80 faultless samples do not show what "strict" wants to be shown.
     assert strict.outcome == "inconclusive"
