@@ -21,6 +21,7 @@ __all__ = [
     "Bounds",
     "Summary",
     "clopper_pearson",
+    "incomplete_beta",
     "mean",
     "quantiles",
     "samples_to_decide",
@@ -79,23 +80,23 @@ def _bisect(successes: int, n: int, risk: float, *, upper: bool) -> float:
 
 def _at_least(successes: float, n: int, share: float) -> float:
     """P(X >= successes), X ~ Binomial(n, share), continued to real successes above 0."""
-    return _incomplete_beta(share, successes, n - successes + 1)
+    return incomplete_beta(share, successes, n - successes + 1)
 
 
 def _at_most(successes: float, n: int, share: float) -> float:
     """P(X <= successes), X ~ Binomial(n, share), continued to real successes below n."""
-    return _incomplete_beta(1 - share, n - successes, successes + 1)
+    return incomplete_beta(1 - share, n - successes, successes + 1)
 
 
-def _incomplete_beta(x: float, a: float, b: float) -> float:
-    """The regularised incomplete beta function I_x(a, b), by its continued fraction (DLMF 8.17.22)."""
+def incomplete_beta(x: float, a: float, b: float) -> float:
+    """The regularised incomplete beta function I_x(a, b) for a, b > 0, by its continued fraction (DLMF 8.17.22)."""
     if x <= 0:
         return 0.0
     if x >= 1:
         return 1.0
     # The fraction converges fast only below the mean; beyond it, I_x(a, b) = 1 - I_{1-x}(b, a).
     if x > (a + 1) / (a + b + 2):
-        return 1 - _incomplete_beta(1 - x, b, a)
+        return 1 - incomplete_beta(1 - x, b, a)
     log_front = a * math.log(x) + b * math.log1p(-x) + math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b)
     return math.exp(log_front) / a * _beta_fraction(x, a, b)
 
