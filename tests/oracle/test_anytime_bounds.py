@@ -1,4 +1,4 @@
-"""Bounds that may be watched: the bets behind them are fair, and stopping when it suits makes nobody wrong more often."""
+"""Bounds that may be watched: the bets behind them are fair, and stopping when it suits is wrong no more often."""
 
 from __future__ import annotations
 
