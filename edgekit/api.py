@@ -64,6 +64,7 @@ def build(  # noqa: PLR0913 - the main job's options, all by keyword
     student_code: str | None = None,
     seed: int = 0,
     engine: str | None = None,
+    baseline: PathLike | None = None,
     observer: Observer = NULL_OBSERVER,
 ) -> BuildResult | CandidateResult:
     """Run the main job; `engine` names the one that ships. See `edgekit.pipeline.build.BuildRequest` for the options.
@@ -89,6 +90,7 @@ def build(  # noqa: PLR0913 - the main job's options, all by keyword
         student_code=student_code,
         seed=seed,
         engine_name=engine,
+        baseline=None if baseline is None else Path(baseline),
     )
     return run(request, observer)
 
@@ -327,13 +329,15 @@ def bundle(
     return make_release(ReleaseRequest(folders, chosen.name, ran, recipe, policy, records | ran.records), observer)
 
 
-def gate(path: PathLike, *, policy: Policy | None = None) -> GateResult:
-    """Check a bundle's integrity and judge its stored scores."""
+def gate(path: PathLike, *, policy: Policy | None = None, baseline: PathLike | None = None) -> GateResult:
+    """Check a bundle's integrity and judge its stored scores; `baseline` names another release to compare with."""
     from edgekit.bundle.open import open_bundle
     from edgekit.verify.gate import gate as judge_bundle
+    from edgekit.verify.gate import read_baseline
 
+    beside = None if baseline is None else read_baseline(Path(baseline))
     with open_bundle(Path(path)) as opened:
-        return judge_bundle(opened, policy)
+        return judge_bundle(opened, policy, beside)
 
 
 def explain(bundle: PathLike, image: PathLike, output: PathLike, *, class_name: str | None = None) -> Explanation:

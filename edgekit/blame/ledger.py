@@ -182,7 +182,7 @@ class _Book:
             return
         self._answers[hop.name] = answers
         before = self._nearest(hop.source)
-        verdict = judge(self.policy, score_answers(self.golden, answers))
+        verdict = judge(self.policy.of_scores(), score_answers(self.golden, answers))
         self.hops.append(
             replace(
                 hop,

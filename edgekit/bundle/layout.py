@@ -5,6 +5,7 @@ from __future__ import annotations
 from edgekit.bundle.golden import GOLDEN_NAME
 
 __all__ = [
+    "BASELINE",
     "CANDIDATES",
     "DEVICE_CACHES",
     "DEVICE_COMMANDS",
@@ -78,6 +79,9 @@ VERDICT = "evidence/verdict.json"
 LATENCY = "evidence/latency.json"
 CANDIDATES = "evidence/candidates.json"
 """Every candidate that was measured, and why the shipped one was chosen."""
+
+BASELINE = "evidence/baseline.json"
+"""The scores of the release that this one was judged beside. Only where one was named."""
 
 DEVICE_EVIDENCE = "evidence/device.json"
 """What the device said of its build; see `edgekit.device.evidence`. Only where a device completed the release."""

@@ -9,6 +9,7 @@ import click
 
 from edgekit.cli.model_options import model_options
 from edgekit.cli.options import (
+    baseline_option,
     calib_option,
     calib_root_option,
     data_option,
@@ -43,6 +44,7 @@ __all__ = ["command"]
 @recipe_option
 @student_option
 @policy_option
+@baseline_option
 @output_option("edgekit-build", "Folder for the stages and the bundle; run again with the same one to go on.")
 @seed_option
 @threads_option
@@ -60,6 +62,7 @@ def command(
     recipe: str,
     student_code: str | None,
     policy: str | None,
+    baseline: Path | None,
     output: Path,
     seed: int,
     threads: int,
@@ -100,6 +103,7 @@ def command(
         seed=seed,
         engine=EngineOptions(threads=threads),
         engine_name=engine,
+        baseline=baseline,
     )
     with make_observer(quiet) as observer:
         if dry_run:

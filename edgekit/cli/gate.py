@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from edgekit.cli.options import bundle_argument, json_option, policy_option
+from edgekit.cli.options import baseline_option, bundle_argument, json_option, policy_option
 from edgekit.errors import ExitCode
 
 __all__ = ["command"]
@@ -16,8 +16,9 @@ __all__ = ["command"]
 @click.command("gate")
 @bundle_argument
 @policy_option
+@baseline_option
 @json_option
-def command(bundle: Path, policy: str | None, as_json: bool) -> ExitCode:
+def command(bundle: Path, policy: str | None, baseline: Path | None, as_json: bool) -> ExitCode:
     """Check a bundle's integrity and judge its stored scores; the exit code is the verdict.
 
     Nothing is run: every byte is checked against the manifest, and the verdict is computed anew from the per-sample
@@ -28,11 +29,12 @@ def command(bundle: Path, policy: str | None, as_json: bool) -> ExitCode:
     from edgekit.cli.tables import print_json
     from edgekit.cli.verdicts import render_verdict
     from edgekit.config.documents import read_policy
-    from edgekit.verify.gate import bundle_notice, gate
+    from edgekit.verify.gate import bundle_notice, gate, read_baseline
 
     demanded = None if policy is None else read_policy(policy)
+    beside = None if baseline is None else read_baseline(baseline)
     with open_bundle(bundle) as opened:
-        result, notice = gate(opened, demanded), bundle_notice(opened)
+        result, notice = gate(opened, demanded, baseline=beside), bundle_notice(opened)
         if as_json:
             document: dict[str, Any] = {
                 "bundle": opened.manifest.digest,

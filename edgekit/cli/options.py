@@ -106,6 +106,12 @@ policy_option: Decorator[Any] = click.option(
     metavar="FILE|PRESET",
     help="Tolerance the verdict is given under, in place of the bundle's or the recipe's.",
 )
+baseline_option: Decorator[Any] = click.option(
+    "--baseline",
+    type=FILE,
+    metavar="BUNDLE",
+    help="The release before, for policies that ask for a result that is no worse.",
+)
 seed_option: Decorator[Any] = click.option(
     "--seed",
     type=click.IntRange(0, _LARGEST_SEED),

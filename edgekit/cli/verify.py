@@ -39,7 +39,8 @@ def command(
 ) -> ExitCode:
     """Run the engine on its golden set here and now, and judge its maps; the exit code is the verdict.
 
-    BUNDLE is a release folder or its tar file. An ENGINE file alone needs --golden. Needs no torch.
+    BUNDLE is a release folder or its tar file. An ENGINE file alone needs --golden. Needs no torch. What the policy
+    says of costs or of a baseline is not judged here but by 'edgekit gate'.
     """
     from edgekit.cli.progress import make_observer
     from edgekit.cli.tables import print_json

@@ -63,7 +63,7 @@ def check_evidence(opened: Bundle, plan: DevicePlan, evidence: DeviceEvidence, f
         _check_engine(build, said, evidence, folder, place)
         table = scores_from_dict(said.scores, where=place, classes=len(golden.card.classes))
         _check_scores(table, golden, place)
-        verdict = judge(policy, table).to_dict()
+        verdict = judge(policy.of_scores(), table).to_dict()
         if verdict != said.verdict:
             raise IntegrityError(
                 "The evidence's verdict is not what the bundle's policy says about its scores.",

@@ -20,6 +20,8 @@ __all__ = [
     "LARGEST_SAMPLE",
     "Bounds",
     "Summary",
+    "binomial_at_least",
+    "binomial_at_most",
     "clopper_pearson",
     "incomplete_beta",
     "mean",
@@ -73,17 +75,19 @@ def _bisect(successes: int, n: int, risk: float, *, upper: bool) -> float:
     low, high = 0.0, 1.0
     while low < (middle := (low + high) / 2) < high:
         # P(X >= x) grows with p and P(X <= x) falls: both say on which side of the bound the middle lies.
-        below = _at_most(successes, n, middle) > risk if upper else _at_least(successes, n, middle) <= risk
+        below = (
+            binomial_at_most(successes, n, middle) > risk if upper else binomial_at_least(successes, n, middle) <= risk
+        )
         low, high = (middle, high) if below else (low, middle)
     return high if upper else low
 
 
-def _at_least(successes: float, n: int, share: float) -> float:
+def binomial_at_least(successes: float, n: int, share: float) -> float:
     """P(X >= successes), X ~ Binomial(n, share), continued to real successes above 0."""
     return incomplete_beta(share, successes, n - successes + 1)
 
 
-def _at_most(successes: float, n: int, share: float) -> float:
+def binomial_at_most(successes: float, n: int, share: float) -> float:
     """P(X <= successes), X ~ Binomial(n, share), continued to real successes below n."""
     return incomplete_beta(1 - share, n - successes, successes + 1)
 
@@ -147,8 +151,8 @@ def samples_to_decide(observed_share: float, required_share: float, confidence: 
 
     def decides(n: int) -> bool:
         if observed_share > required_share:
-            return _at_least(observed_share * n, n, required_share) <= risk
-        return _at_most(observed_share * n, n, required_share) < risk
+            return binomial_at_least(observed_share * n, n, required_share) <= risk
+        return binomial_at_most(observed_share * n, n, required_share) < risk
 
     enough = 1
     while not decides(enough):

@@ -35,6 +35,7 @@ from edgekit.pipeline.latency import LATENCY_NAME
 from edgekit.pipeline.release import BuildResult, ReleaseRequest, make_release
 from edgekit.targets.loader import resolve_target
 from edgekit.targets.support import problems_of
+from edgekit.verify.beside import stored_baseline
 from edgekit.verify.gate import bundle_policy
 
 __all__ = ["AttachRequest", "attach"]
@@ -96,6 +97,7 @@ def _release_request(
         target=opened.manifest.target,
         engines=EnginesRun(dict(records), candidates_of(resolve_target(plan.target), (opened.manifest.engine,)), ()),
         recipe=_recipe(opened),
+        baseline=stored_baseline(opened),
         policy=bundle_policy(opened),
         records=records,
         contents={

@@ -30,6 +30,7 @@ from edgekit.pipeline.device_candidate import CandidateRequest, CandidateResult,
 from edgekit.pipeline.engines import EngineChoice, EnginesRequest, engines_for, run_engines
 from edgekit.pipeline.folders import BuildFolders
 from edgekit.pipeline.release import BuildResult, ReleaseRequest, make_release
+from edgekit.policy.context import Baseline
 from edgekit.policy.policy import Policy
 from edgekit.targets.loader import Target, check_target_runs_here, resolve_target
 from edgekit.targets.site import device_engine
@@ -37,6 +38,7 @@ from edgekit.teacher.checkpoint import LoadedModel
 from edgekit.teacher.load_options import LoadOptions
 from edgekit.teacher.loading import load_model
 from edgekit.teacher.pretrained import model_file
+from edgekit.verify.gate import read_baseline
 
 __all__ = ["BuildRequest", "Plan", "build", "plan"]
 
@@ -59,6 +61,7 @@ class BuildRequest:
         seed: Of every random choice.
         engine: How engines run.
         engine_name: The engine that ships, one of the target's; None for the fastest of those here that holds.
+        baseline: Bundle of the release before, for policies that ask for a result that is no worse.
     """
 
     model: Path
@@ -73,13 +76,15 @@ class BuildRequest:
     seed: int = 0
     engine: EngineOptions = field(default_factory=EngineOptions)
     engine_name: str | None = None
+    baseline: Path | None = None
 
 
 @dataclass(frozen=True)
 class Plan:
     """A build that was checked as far as it can be without running a stage.
 
-    `for_device` says that only the device can build the engine, and that a candidate for it is made.
+    `for_device` says that only the device can build the engine, and that a candidate for it is made; `baseline` is
+    what the release is compared with.
     """
 
     request: BuildRequest
@@ -89,6 +94,7 @@ class Plan:
     teacher: LoadedModel
     data: BuildData
     for_device: bool = False
+    baseline: Baseline | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form, for --dry-run."""
@@ -138,6 +144,7 @@ def plan(request: BuildRequest, observer: Observer = NULL_OBSERVER) -> Plan:
     left = left_to is not None and request.engine_name in (None, left_to)
     engines = EngineChoice((str(left_to),)) if left else engines_for(target, request.engine_name)
     policy = read_policy(request.recipe.policy)
+    baseline = None if request.baseline is None else read_baseline(request.baseline)
     check_writable_directory(request.output)
     request = replace(request, model=model_file(request.model, request.load, request.output))
     teacher = load_model(request.model, request.load)
@@ -161,7 +168,7 @@ def plan(request: BuildRequest, observer: Observer = NULL_OBSERVER) -> Plan:
             compares_taps=compares_taps(request.recipe),
         )
     _check_qat(request, teacher, data)
-    return Plan(request, target, engines, policy, teacher, data, for_device=left)
+    return Plan(request, target, engines, policy, teacher, data, for_device=left, baseline=baseline)
 
 
 def _check_qat(request: BuildRequest, teacher: LoadedModel, data: BuildData) -> None:
@@ -229,6 +236,7 @@ def build(request: BuildRequest, observer: Observer = NULL_OBSERVER) -> BuildRes
             recipe=request.recipe,
             policy=checked.policy,
             records=records,
+            baseline=checked.baseline,
         ),
         observer,
     )
@@ -246,6 +254,7 @@ def _candidate(
         policy=checked.policy,
         options=request.engine,
         records=records,
+        baseline=checked.baseline,
     )
     return make_candidate(wanted, observer)
 

@@ -35,6 +35,7 @@ from edgekit.pipeline.device_plan import PlannedDevice, PlanRequest, plan_device
 from edgekit.pipeline.engine_files import graph_path
 from edgekit.pipeline.folders import BuildFolders
 from edgekit.pipeline.retire import retire_others
+from edgekit.policy.context import Baseline
 from edgekit.policy.policy import Policy
 from edgekit.targets.target import Target
 from edgekit.verify.stage import VerifyRequest, verify
@@ -57,6 +58,7 @@ class CandidateRequest:
         policy: What is demanded.
         options: How the rehearsal's engine runs.
         records: What each stage did, by name.
+        baseline: The release that the one to come is compared with; travels with the candidate.
     """
 
     folders: BuildFolders
@@ -66,6 +68,7 @@ class CandidateRequest:
     policy: Policy
     options: EngineOptions
     records: Mapping[str, StageRecord]
+    baseline: Baseline | None = None
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,8 @@ def make_candidate(request: CandidateRequest, observer: Observer = NULL_OBSERVER
         layout.POLICY: dump_canonical(request.policy.to_dict()),
         layout.RECIPE: dump_canonical(recipe_to_dict(request.recipe)),
     }
+    if request.baseline is not None:
+        documents[layout.BASELINE] = dump_canonical(request.baseline.to_dict())
     card, map_spec = _of_the_network(request.folders)
     planned = plan_device(_plan_request(request, documents, (card, map_spec)))
     wanted = BundleRequest(

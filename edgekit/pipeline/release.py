@@ -43,10 +43,12 @@ from edgekit.pipeline.engines import EnginesRun
 from edgekit.pipeline.folders import BuildFolders
 from edgekit.pipeline.latency import LATENCY_NAME
 from edgekit.pipeline.retire import retire_others
+from edgekit.policy.context import Baseline, Context
 from edgekit.policy.policy import Policy
 from edgekit.policy.verdict import Verdict, judge
 from edgekit.report.data import CandidateSummary, ReportData
 from edgekit.report.write import write_report
+from edgekit.verify.beside import counts_as_shipped, latency_costs
 from edgekit.verify.select import Candidate, Judged, Selection, select
 from edgekit.verify.stage import EVIDENCE_NAME, LOGITS_NAME, MAPS_NAME, SCORES_NAME
 
@@ -66,6 +68,7 @@ class ReleaseRequest:
         records: What each stage did, by name.
         contents: Bundle path to further files that travel with it.
         lineage: Further names and digests of what it came from.
+        baseline: The release that a policy may compare with.
     """
 
     folders: BuildFolders
@@ -76,6 +79,7 @@ class ReleaseRequest:
     records: Mapping[str, StageRecord]
     contents: Mapping[str, Path | bytes] = field(default_factory=dict)
     lineage: Mapping[str, str] = field(default_factory=dict)
+    baseline: Baseline | None = None
 
 
 @dataclass(frozen=True)
@@ -145,6 +149,7 @@ def make_release(request: ReleaseRequest, observer: Observer = NULL_OBSERVER) ->
     destination = folders.bundle(selection.status)
     lineage = {name: record.key for name, record in request.records.items()} | dict(request.lineage)
     lineage["teacher"] = golden.teacher
+    lineage |= _beside_the_scores(request)
     lineage["recipe"] = digest_bytes(dump_canonical(recipe_to_dict(request.recipe)))
     # First, so that a kill can leave no bundle but never the release of a build that is now blocked.
     retire_others(folders, selection.status)
@@ -168,10 +173,24 @@ def make_release(request: ReleaseRequest, observer: Observer = NULL_OBSERVER) ->
     )
 
 
+def _beside_the_scores(request: ReleaseRequest) -> dict[str, str]:
+    """What the verdict comes from and no stage has in its key."""
+    lineage = {}
+    if request.policy.of_scores() is not request.policy:
+        lineage["policy"] = digest_bytes(dump_canonical(request.policy.to_dict()))
+    if request.baseline is not None:
+        lineage["baseline"] = request.baseline.digest
+    return lineage
+
+
 def _verified(request: ReleaseRequest, item: CandidateId, golden: GoldenSet, latency: LatencyReport) -> _Verified:
     name, folder = item.name, request.folders.verify(item.name)
     table = read_scores(folder / SCORES_NAME, classes=len(golden.card.classes))
-    verdict = judge(request.policy, table)
+    partner = float_partner(item, request.engines.candidates).name
+    artifact = artifact_path(request.folders, item.engine, name).stat().st_size
+    costs = latency_costs(latency, name, partner)
+    costs |= {"artifact-bytes": float(artifact), "bundle-bytes": float(_shipped_bytes(request, item))}
+    verdict = judge(request.policy, table, Context(request.baseline, costs))
     labelled = accuracy(table.label, table.engine_class)
     candidate = Candidate(
         name=name,
@@ -181,8 +200,8 @@ def _verified(request: ReleaseRequest, item: CandidateId, golden: GoldenSet, lat
         agreement=float(np.mean(table.agrees)),
         accuracy=labelled.successes / labelled.total if labelled.total else None,
         latency_p50_ms=latency.results[name].percentile_ms(50),
-        latency_ratio=latency.ratio(name, float_partner(item, request.engines.candidates).name).median,
-        bytes=artifact_path(request.folders, item.engine, name).stat().st_size,
+        latency_ratio=latency.ratio(name, partner).median,
+        bytes=artifact,
     )
     return _Verified(item, candidate, table, verdict, read_json(folder / EVIDENCE_NAME))
 
@@ -211,23 +230,16 @@ def _write(  # noqa: PLR0913, PLR0917 - one call, one place: every part of a bun
 ) -> Manifest:
     folders, name = request.folders, selection.chosen
     chosen = verified[name]
-    quantised = chosen.id.precision == "int8"
-    partner = float_partner(chosen.id, request.engines.candidates).name if quantised else None
     contents: dict[str, Path | bytes] = {
-        **engine_contents(folders, chosen.id.engine, name, partner),
-        layout.POLICY: dump_canonical(request.policy.to_dict()),
-        layout.RECIPE: dump_canonical(recipe_to_dict(request.recipe)),
-        layout.LINEAGE: dump_canonical({stage: record.to_dict() for stage, record in request.records.items()}),
+        **_shipped(request, chosen.id),
         layout.SCORES: folders.verify(name) / SCORES_NAME,
         layout.VERDICT: dump_canonical(chosen.verdict.to_dict()),
         layout.LATENCY: dump_canonical(latency.to_dict()),
         layout.CANDIDATES: dump_canonical(selection.to_dict()),
-        **contents_from_folder(layout.GOLDEN, folders.golden),
         **request.contents,
     }
-    contents.pop(f"{layout.GOLDEN}/record.json", None)
-    if quantised:
-        contents[layout.SCALES] = folders.final_calibrate / "scales.json"
+    if request.baseline is not None:
+        contents[layout.BASELINE] = dump_canonical(request.baseline.to_dict())
     with foreign_os_errors(destination, "write the report"):
         scratch = Path(tempfile.mkdtemp(prefix="edgekit-report-"))
     card, map_spec = _of_the_engine(folders)
@@ -249,6 +261,33 @@ def _write(  # noqa: PLR0913, PLR0917 - one call, one place: every part of a bun
         shutil.rmtree(scratch, ignore_errors=True)
     write_tar(destination, destination.with_suffix(".tar"))
     return manifest
+
+
+def _shipped(request: ReleaseRequest, item: CandidateId) -> dict[str, Path | bytes]:
+    """What a bundle of this candidate holds beside evidence, report and what travels with every bundle."""
+    folders, quantised = request.folders, item.precision == "int8"
+    partner = float_partner(item, request.engines.candidates).name if quantised else None
+    contents: dict[str, Path | bytes] = {
+        **engine_contents(folders, item.engine, item.name, partner),
+        layout.POLICY: dump_canonical(request.policy.to_dict()),
+        layout.RECIPE: dump_canonical(recipe_to_dict(request.recipe)),
+        layout.LINEAGE: dump_canonical({stage: record.to_dict() for stage, record in request.records.items()}),
+        **contents_from_folder(layout.GOLDEN, folders.golden),
+    }
+    contents.pop(f"{layout.GOLDEN}/record.json", None)
+    if quantised:
+        contents[layout.SCALES] = folders.final_calibrate / "scales.json"
+    return contents
+
+
+def _shipped_bytes(request: ReleaseRequest, item: CandidateId) -> int:
+    """Size of what counts of the bundle that this candidate would make."""
+    contents = {**_shipped(request, item), **request.contents}
+    return sum(
+        len(content) if isinstance(content, bytes) else content.stat().st_size
+        for name, content in contents.items()
+        if counts_as_shipped(name)
+    )
 
 
 def _of_the_engine(folders: BuildFolders) -> tuple[ModelCard, MapSpec]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from edgekit.errors import BadInputError
-from edgekit.policy.clauses import Clause
+from edgekit.policy.clauses import BESIDE_THE_SCORES, Clause, clause_to_dict, has_confidence
 
 __all__ = ["POLICY_FORMAT", "Policy"]
 
@@ -19,15 +19,19 @@ class Policy:
 
     Attributes:
         name: For reports.
-        confidence: Of every confidence bound; at least 0.5, below 1.
-        clauses: At least one, no two alike. All must hold.
+        confidence: Of every confidence bound, at least; 0.5 or more, below 1.
+        clauses: At least one about answers or maps, no two alike. All must hold.
         min_samples: With fewer samples than this no clause passes, however good they look; at least 1.
+        family_confidence: With which all bounds hold at once: the risk is divided evenly among the clauses that have
+            one (Bonferroni), and within a clause over classes among those. At least 0.5, below 1; None makes no such
+            demand.
     """
 
     name: str
     confidence: float
     clauses: tuple[Clause, ...]
     min_samples: int
+    family_confidence: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "clauses", tuple(self.clauses))
@@ -35,23 +39,69 @@ class Policy:
         for holds, what, expected, found in (
             (isinstance(self.name, str) and self.name.strip() != "", "name", "a name", self.name),
             (_is_confidence(self.confidence), "confidence", "0.5 <= confidence < 1", self.confidence),
+            (
+                self.family_confidence is None or _is_confidence(self.family_confidence),
+                "family_confidence",
+                "0.5 <= family_confidence < 1",
+                self.family_confidence,
+            ),
             (whole and self.min_samples >= 1, "min_samples", "a whole number of at least 1", self.min_samples),
             (len(self.clauses) > 0, "clauses", "at least one: a policy without demands judges nothing", "none"),
         ):
             if not holds:
                 raise BadInputError(f"A policy value is out of range: {what}.", expected=expected, found=repr(found))
+        if all(clause.kind in BESIDE_THE_SCORES for clause in self.clauses):
+            raise BadInputError(
+                "A policy demands nothing of the engine's answers or maps: clauses.",
+                expected="at least one clause of another kind",
+                found=", ".join(clause.kind for clause in self.clauses),
+            )
         repeated = next((clause for place, clause in enumerate(self.clauses) if clause in self.clauses[:place]), None)
         if repeated is not None:
             raise BadInputError("A policy makes the same demand twice.", found=repr(repeated))
 
+    @property
+    def bounded(self) -> int:
+        """How many clauses are decided by confidence bounds."""
+        return sum(has_confidence(clause) for clause in self.clauses)
+
+    @property
+    def bound_confidence(self) -> float:
+        """Confidence of the bounds of each clause that is not over classes."""
+        return self.class_confidence(1)
+
+    def class_confidence(self, classes: int) -> float:
+        """Confidence of each bound of a clause that judges so many classes."""
+        if self.family_confidence is None:
+            return self.confidence
+        return max(self.confidence, 1 - (1 - self.family_confidence) / (max(self.bounded, 1) * max(classes, 1)))
+
+    def of_scores(self) -> Policy:
+        """The policy without what scores alone say nothing about: budgets, and the comparison with a baseline.
+
+        For where neither is known yet, such as the verification. What remains is as strict as it was: bounds keep
+        the confidence that they have among all clauses.
+        """
+        kept = tuple(clause for clause in self.clauses if clause.kind not in BESIDE_THE_SCORES)
+        if len(kept) == len(self.clauses):
+            return self
+        rest = replace(self, clauses=kept)
+        if self.family_confidence is None or rest.bounded == 0:
+            return rest
+        # The others' part of the risk is not theirs to spend.
+        part = (1 - self.family_confidence) * rest.bounded / self.bounded
+        return replace(rest, family_confidence=1 - part)
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form, read back by `edgekit.policy.document.policy_from_dict`."""
+        family = {} if self.family_confidence is None else {"family_confidence": self.family_confidence}
         return {
             "format": POLICY_FORMAT,
             "name": self.name,
             "confidence": float(self.confidence),
             "min_samples": self.min_samples,
-            "clauses": [{"kind": clause.kind, **asdict(clause)} for clause in self.clauses],
+            "clauses": [clause_to_dict(clause) for clause in self.clauses],
+            **family,
         }
 
 

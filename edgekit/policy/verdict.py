@@ -13,7 +13,7 @@ from edgekit.policy.context import NOTHING_BESIDE, Context
 from edgekit.policy.document import policy_from_dict
 from edgekit.policy.evaluate import evaluate_clause, right_label_wrong_evidence
 from edgekit.policy.policy import Policy
-from edgekit.policy.result import CLAUSE_OUTCOMES, ClauseResult
+from edgekit.policy.result import CLAUSE_OUTCOMES, ClauseResult, GroupResult
 from edgekit.policy.words import clause_in_words, result_in_words
 
 __all__ = ["VERDICT_FORMAT", "Outcome", "Verdict", "judge"]
@@ -95,7 +95,7 @@ class Verdict:
                 states={state: _count(raw["states"][state]) for state in STATES},
                 right_label_wrong_evidence=_count(raw["right_label_wrong_evidence"]),
             )
-        except (BadInputError, KeyError, TypeError, ValueError) as cause:
+        except (BadInputError, KeyError, TypeError, ValueError, AttributeError) as cause:
             raise IntegrityError("A verdict is malformed.", where=where, found=str(cause)) from cause
         if verdict.outcome != _combined(verdict.clauses) or sum(verdict.states.values()) != verdict.samples:
             raise IntegrityError(
@@ -150,7 +150,7 @@ def _results_from_list(raw: object, policy: Policy) -> tuple[ClauseResult, ...]:
             raise ValueError(f"unknown outcome {entry['outcome']!r}")
         result = ClauseResult(
             clause=clause,
-            text=clause_in_words(clause, policy.confidence),
+            text=clause_in_words(clause, policy.bound_confidence),
             explanation="",
             outcome=entry["outcome"],
             observed=_number_or_none(entry["observed"]),
@@ -161,9 +161,25 @@ def _results_from_list(raw: object, policy: Policy) -> tuple[ClauseResult, ...]:
             samples_needed=None if entry["samples_needed"] is None else _count(entry["samples_needed"]),
             worst=tuple(_count(place) for place in entry["worst"]),
             measured=entry["measured"] is True,
+            groups=tuple(_group(group) for group in entry.get("groups", ())),
         )
         results.append(_explained(result, policy))
     return tuple(results)
+
+
+def _group(raw: Mapping[str, Any]) -> GroupResult:
+    if raw["outcome"] not in CLAUSE_OUTCOMES or not isinstance(raw["name"], str):
+        raise ValueError(f"not a class's outcome: {raw!r}")
+    return GroupResult(
+        outcome=raw["outcome"],
+        observed=_number_or_none(raw["observed"]),
+        lower=_number_or_none(raw["lower"]),
+        upper=_number_or_none(raw["upper"]),
+        samples=_count(raw["samples"]),
+        successes=None if raw["successes"] is None else _count(raw["successes"]),
+        samples_needed=None if raw["samples_needed"] is None else _count(raw["samples_needed"]),
+        name=raw["name"],
+    )
 
 
 def _explained(result: ClauseResult, policy: Policy) -> ClauseResult:

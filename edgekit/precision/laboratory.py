@@ -165,7 +165,7 @@ class Laboratory:
         with engine.open(artifact, EngineOptions()) as runner:
             answers = answer_golden(runner, golden)
         table = score_answers(golden, answers)
-        verdict = judge(self._subject.policy, table)
+        verdict = judge(self._subject.policy.of_scores(), table)
         broken = [item for item in verdict.clauses if item.outcome in ("fail", "inconclusive")]
         return Candidate(
             lifted=lifted,

@@ -7,22 +7,34 @@ itself is only compared with it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edgekit.bundle.golden import GoldenSet
 from edgekit.bundle.layout import CANDIDATES, DEVICE_EVIDENCE, POLICY, SCORES, VERDICT
-from edgekit.bundle.open import Bundle
+from edgekit.bundle.open import Bundle, open_bundle
 from edgekit.errors import BadInputError, EvidenceNeededError, ExitCode, IntegrityError
 from edgekit.metrics.scores import ScoreTable
 from edgekit.metrics.scores_io import scores_from_dict
+from edgekit.policy.context import Baseline
 from edgekit.policy.document import policy_from_dict
 from edgekit.policy.policy import Policy
 from edgekit.policy.verdict import Outcome, Verdict, judge
+from edgekit.verify.beside import bundle_context
 from edgekit.verify.controls import ControlResult, ControlsState, StoredControls, judge_controls
 
-__all__ = ["GateResult", "bundle_controls", "bundle_notice", "bundle_policy", "bundle_scores", "gate"]
+__all__ = [
+    "GateResult",
+    "bundle_baseline",
+    "bundle_controls",
+    "bundle_notice",
+    "bundle_policy",
+    "bundle_scores",
+    "gate",
+    "read_baseline",
+]
 
 
 @dataclass(frozen=True)
@@ -112,17 +124,42 @@ def bundle_scores(bundle: Bundle, golden: GoldenSet) -> ScoreTable:
     return table
 
 
+def bundle_baseline(bundle: Bundle) -> Baseline:
+    """A verified bundle as what another is to be no worse than.
+
+    Raises:
+        BadInputError: It was never verified.
+        IntegrityError: Its scores are malformed, or are not about its golden set.
+    """
+    if SCORES not in bundle:
+        raise BadInputError(
+            "A bundle that was never verified is no baseline.",
+            where=str(bundle.folder),
+            expected="a bundle with scores",
+            found=f"status {bundle.manifest.status}",
+            hint="name a bundle that 'edgekit build' or 'edgekit attach' completed",
+        )
+    return Baseline(bundle.manifest.digest, bundle_scores(bundle, bundle.golden()))
+
+
+def read_baseline(path: Path) -> Baseline:
+    """The bundle at `path`, a folder or a tar file, as a baseline; raises like `open_bundle` and `bundle_baseline`."""
+    with open_bundle(path) as opened:
+        return bundle_baseline(opened)
+
+
 def bundle_controls(bundle: Bundle) -> StoredControls:  # noqa: ARG001 - nothing stores any yet
     """The controls stored in a bundle; state "absent" where it holds none."""
     return StoredControls()
 
 
-def gate(bundle: Bundle, policy: Policy | None = None) -> GateResult:
+def gate(bundle: Bundle, policy: Policy | None = None, baseline: Baseline | None = None) -> GateResult:
     """Judge a bundle by its stored scores.
 
     Args:
         bundle: Opened, so every byte was already checked against the manifest.
         policy: Judge under this one instead of the bundle's own.
+        baseline: Compare with this release instead of the one that the bundle was judged beside, if any.
 
     Raises:
         EvidenceNeededError: The device has yet to build and verify its engine.
@@ -146,7 +183,8 @@ def gate(bundle: Bundle, policy: Policy | None = None) -> GateResult:
         )
     _check_engine(bundle)
     table = bundle_scores(bundle, bundle.golden())
-    own = judge(bundle_policy(bundle), table)
+    policy_of_it = bundle_policy(bundle)
+    own = judge(policy_of_it, table, bundle_context(bundle, policy_of_it))
     stored = bundle.read_json(VERDICT)
     if own.to_dict() != stored:
         raise IntegrityError(
@@ -165,7 +203,9 @@ def gate(bundle: Bundle, policy: Policy | None = None) -> GateResult:
     demanded = own.policy if policy is None else policy
     controls = bundle_controls(bundle)
     return GateResult(
-        verdict=own if policy is None else judge(policy, table),
+        verdict=own
+        if policy is None and baseline is None
+        else judge(demanded, table, bundle_context(bundle, demanded, baseline)),
         controls=judge_controls(demanded, controls),
         controls_state=controls.state,
     )

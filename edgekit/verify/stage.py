@@ -57,7 +57,7 @@ class VerifyRequest:
         engine: Registry name of the engine.
         artifact: The file that ships.
         golden: Folder of the golden set.
-        policy: What is demanded.
+        policy: What is demanded. Budgets and the comparison with a baseline are left to whoever knows of them.
         options: How the engine runs.
         candidate: Which of a build's engines this is, such as "int8", for people.
     """
@@ -93,7 +93,7 @@ def verify_engine(request: VerifyRequest, golden: GoldenSet, observer: Observer 
         table = score_answers(golden, answers)
         findings = diagnose(golden, answers, table, runner)
         info = runner.info
-    return Verification(info, answers, table, judge(request.policy, table), findings)
+    return Verification(info, answers, table, judge(request.policy.of_scores(), table), findings)
 
 
 def write_verification(verification: Verification, folder: Path) -> None:
@@ -136,7 +136,7 @@ def verify(request: VerifyRequest, destination: Path, observer: Observer = NULL_
     """
     options: dict[str, JsonValue] = {
         "engine": request.engine,
-        "policy": request.policy.to_dict(),
+        "policy": request.policy.of_scores().to_dict(),
         "run": asdict(request.options),
         "environment": environment_print(),
     }

@@ -16,11 +16,15 @@ from edgekit.policy.clauses import (
     CLAUSES,
     AccuracyDropClause,
     AgreementClause,
+    BaselineClause,
+    BudgetClause,
     Clause,
+    LocalisationClause,
     MeanClause,
     QuantileClause,
     ShareClause,
     UndefinedClause,
+    WrongEvidenceClause,
 )
 from edgekit.policy.document import load_preset, policy_from_dict, preset_names
 from edgekit.policy.policy import Policy
@@ -45,6 +49,20 @@ ONE_OF_EACH: dict[str, tuple[Clause, str]] = {
         AccuracyDropClause(0.02, required=False),
         "accuracy drop from teacher to engine is at most 2 percentage points",
     ),
+    "wrong-evidence": (
+        WrongEvidenceClause("cosine", 0.9, 0.05, right="label"),
+        "of samples with the right label, the share without cosine >= 0.90 is at most 5 %, with 95 % confidence",
+    ),
+    "localisation": (
+        LocalisationClause("energy-inside", drop=0.05, required=False),
+        "mean energy-inside of the engine's map on masks is below the teacher's by at most 0.05, with 95 % confidence",
+    ),
+    "no-worse-than-baseline": (
+        BaselineClause("agreement", 0.01),
+        "agreement is worse than the baseline's by at most 1 percentage points, on the same samples, with 95 % "
+        "confidence",
+    ),
+    "budget": (BudgetClause("latency-p99-ms", 12.5), "99th percentile of the latency at batch 1 is at most 12.5 ms"),
 }
 
 
