@@ -41,6 +41,7 @@ __all__ = [
     "WrongEvidenceClause",
     "clause_to_dict",
     "has_confidence",
+    "may_be_watched",
 ]
 
 Clause: TypeAlias = (
@@ -80,3 +81,13 @@ def has_confidence(clause: Clause) -> bool:
     if isinstance(clause, (MeanClause, QuantileClause, LocalisationClause)):
         return clause.interval != "none"
     return isinstance(clause, (ShareClause, AgreementClause, WrongEvidenceClause, BaselineClause))
+
+
+def may_be_watched(clause: Clause) -> bool:
+    """Whether the clause has a bound that holds at every number of samples at once, or asks nothing of samples.
+
+    A value of these samples, and a bootstrap bound, would be wrong far more often if looked at until it is favourable.
+    """
+    if isinstance(clause, (MeanClause, QuantileClause)):
+        return clause.interval == "exact"
+    return isinstance(clause, (ShareClause, AgreementClause, WrongEvidenceClause, BudgetClause))

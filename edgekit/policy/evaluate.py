@@ -53,7 +53,7 @@ def evaluate_clause(
     clause: Clause, policy: Policy, table: ScoreTable, context: Context = NOTHING_BESIDE
 ) -> ClauseResult:
     """Judge one clause of `policy` by a table that `check_scores` accepts, and by what stands beside it."""
-    rule = Rule(policy.bound_confidence, policy.min_samples, seed_of(table.sample))
+    rule = Rule(policy.bound_confidence, policy.min_samples, seed_of(table.sample), policy.sequential)
     if isinstance(clause, (ShareClause, MeanClause, QuantileClause, AgreementClause)):
         result = _sampled(clause, policy, table, rule)
     elif isinstance(clause, UndefinedClause):

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from edgekit.metrics.anytime import anytime_mean_bounds, anytime_samples, anytime_share_bounds
 from edgekit.metrics.intervals import (
     Seed,
     bernstein_bounds,
@@ -39,11 +40,24 @@ class Rule:
         confidence: Of each bound.
         min_samples: With fewer nothing passes.
         seed: Of every resampling.
+        sequential: The samples are looked at again and again until they decide: exact bounds are those that hold at
+            every number of samples at once.
     """
 
     confidence: float
     min_samples: int
     seed: Seed
+    sequential: bool = False
+
+    def share_bounds(self, successes: int, count: int) -> Bounds:
+        """Bounds on a share, rounded outwards."""
+        bounds = anytime_share_bounds if self.sequential else clopper_pearson
+        return outwards(bounds(successes, count, self.confidence))
+
+    def samples_for_share(self, share: float, asked: float) -> int | None:
+        """How many samples decide "at least `asked`" if this share of them is good; None where no number does."""
+        needed = (anytime_samples if self.sequential else samples_to_decide)(share, asked, self.confidence)
+        return None if needed is None else max(needed, self.min_samples)
 
 
 @dataclass(frozen=True)
@@ -83,7 +97,7 @@ def judge_value(observed: float | None, samples: int, rule: Rule, *, holds: bool
 
 
 def judge_share(good: _Flags, scale: Scale, rule: Rule) -> Judged:
-    """A share held against its Clopper-Pearson bounds. Failing needs no least number of samples: the bound is exact.
+    """A share held against its exact bounds. Failing needs no least number of samples, since they are exact.
 
     Args:
         good: bool [N], what is counted, which is bad where lower is better.
@@ -91,7 +105,7 @@ def judge_share(good: _Flags, scale: Scale, rule: Rule) -> Judged:
         rule: How sure one wants to be.
     """
     count, successes = len(good), int(good.sum())
-    bounds = outwards(clopper_pearson(successes, count, rule.confidence))
+    bounds = rule.share_bounds(successes, count)
     found = Judged("inconclusive", successes / count if count else None, *bounds, count, successes)
     if scale.refuted(bounds):
         return replace(found, outcome="fail")
@@ -100,8 +114,9 @@ def judge_share(good: _Flags, scale: Scale, rule: Rule) -> Judged:
         return replace(found, outcome="pass")
     share, asked = (successes, scale.limit) if scale.better == "higher" else (count - successes, 1 - scale.limit)
     # Without samples there is no share to go by: what a faultless engine would need.
-    deciding = count if shown else samples_to_decide(share / count if count else 1.0, asked, rule.confidence)
-    return replace(found, samples_needed=None if deciding is None else max(deciding, rule.min_samples))
+    if shown:
+        return replace(found, samples_needed=max(count, rule.min_samples))
+    return replace(found, samples_needed=rule.samples_for_share(share / count if count else 1.0, asked))
 
 
 def judge_mean(values: _Values, scale: Scale, interval: str, rule: Rule) -> Judged:
@@ -118,7 +133,10 @@ def judge_mean(values: _Values, scale: Scale, interval: str, rule: Rule) -> Judg
     if interval == "none" or observed is None or count < 2:
         judged = judge_value(observed, count, rule, holds=observed is not None and scale.reaches(observed))
         return judged if interval == "none" else _undecided(judged, rule)
-    if interval == "exact":
+    if interval == "exact" and rule.sequential:
+        bounds = outwards(anytime_mean_bounds(values, rule.confidence, scale.low, scale.high), scale.low, scale.high)
+        needed = _scaled(observed, bounds, scale, count)
+    elif interval == "exact":
         bounds = bernstein_bounds(values, rule.confidence, scale.low, scale.high)
         needed = bernstein_samples(values, abs(observed - scale.limit), rule.confidence, scale.high - scale.low)
     else:
@@ -136,6 +154,8 @@ def judge_quantile(values: _Values, q: float, scale: Scale, interval: str, rule:
         if interval == "exact":
             return replace(judged, samples_needed=_quantile_samples(1.0, q, scale, rule))
         return judged if interval == "none" else _undecided(judged, rule)
+    if interval == "exact" and rule.sequential:
+        return _quantile_watched(values, q, observed, scale, rule)
     if interval == "exact":
         bounds = exact_quantile_bounds(values, q, rule.confidence, scale.low, scale.high)
         good = values >= scale.limit if scale.better == "higher" else values <= scale.limit
@@ -146,10 +166,19 @@ def judge_quantile(values: _Values, q: float, scale: Scale, interval: str, rule:
     return _decided(Judged("inconclusive", observed, *bounds, count), scale, rule, needed, exact=interval == "exact")
 
 
+def _quantile_watched(values: _Values, q: float, observed: float, scale: Scale, rule: Rule) -> Judged:
+    """A quantile is good enough exactly where enough samples are: a share, whose bounds may be watched.
+
+    None are told of the quantile itself: no order statistic has one that holds at every number of samples.
+    """
+    good = values >= scale.limit if scale.better == "higher" else values <= scale.limit
+    share = judge_share(good, Scale(1 - q if scale.better == "higher" else q, "higher"), rule)
+    return replace(share, observed=observed, lower=None, upper=None, successes=None)
+
+
 def _quantile_samples(share: float, q: float, scale: Scale, rule: Rule) -> int | None:
     """A quantile is good enough exactly where enough samples are: how many decide if this share of them is."""
-    needed = samples_to_decide(share, 1 - q if scale.better == "higher" else q, rule.confidence)
-    return None if needed is None else max(needed, rule.min_samples)
+    return rule.samples_for_share(share, 1 - q if scale.better == "higher" else q)
 
 
 def judge_gain(won: int, lost: int, count: int, scale: Scale, rule: Rule) -> Judged:

@@ -47,7 +47,7 @@ def judge_classes(
     if not places:
         return not_measured(clause)
     skipped = {name for name, found in places.items() if clause.small_classes == "skip" and len(found) < least}
-    rule = Rule(policy.class_confidence(len(places) - len(skipped)), least, seed)
+    rule = Rule(policy.class_confidence(len(places) - len(skipped)), least, seed, policy.sequential)
     groups = tuple(
         GroupResult("not-measured", samples=len(found), name=str(name))
         if name in skipped

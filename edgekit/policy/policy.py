@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from edgekit.errors import BadInputError
-from edgekit.policy.clauses import BESIDE_THE_SCORES, Clause, clause_to_dict, has_confidence
+from edgekit.policy.clauses import BESIDE_THE_SCORES, Clause, clause_to_dict, has_confidence, may_be_watched
 
 __all__ = ["POLICY_FORMAT", "Policy"]
 
@@ -25,6 +25,9 @@ class Policy:
         family_confidence: With which all bounds hold at once: the risk is divided evenly among the clauses that have
             one (Bonferroni), and within a clause over classes among those. At least 0.5, below 1; None makes no such
             demand.
+        sequential: The verification looks at the samples in a random order, part by part, and stops as soon as every
+            clause is decided. All bounds then hold at every number of samples at once (`edgekit.metrics.anytime`),
+            and only clauses with such bounds are allowed.
     """
 
     name: str
@@ -32,6 +35,7 @@ class Policy:
     clauses: tuple[Clause, ...]
     min_samples: int
     family_confidence: float | None = None
+    sequential: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "clauses", tuple(self.clauses))
@@ -45,6 +49,7 @@ class Policy:
                 "0.5 <= family_confidence < 1",
                 self.family_confidence,
             ),
+            (isinstance(self.sequential, bool), "sequential", "true or false", self.sequential),
             (whole and self.min_samples >= 1, "min_samples", "a whole number of at least 1", self.min_samples),
             (len(self.clauses) > 0, "clauses", "at least one: a policy without demands judges nothing", "none"),
         ):
@@ -59,6 +64,17 @@ class Policy:
         repeated = next((clause for place, clause in enumerate(self.clauses) if clause in self.clauses[:place]), None)
         if repeated is not None:
             raise BadInputError("A policy makes the same demand twice.", found=repr(repeated))
+        self._check_sequential()
+
+    def _check_sequential(self) -> None:
+        unfit = next((clause for clause in self.clauses if not may_be_watched(clause)), None)
+        if self.sequential and unfit is not None:
+            raise BadInputError(
+                f"A sequential policy holds a clause that nobody may watch until it holds: {unfit.kind!r}.",
+                expected="share, agreement, wrong-evidence, budget, or a mean or quantile with interval: exact",
+                found=repr(unfit),
+                hint="judge such a demand without 'sequential', on the whole golden set",
+            )
 
     @property
     def bounded(self) -> int:
@@ -94,14 +110,16 @@ class Policy:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form, read back by `edgekit.policy.document.policy_from_dict`."""
-        family = {} if self.family_confidence is None else {"family_confidence": self.family_confidence}
+        later: dict[str, Any] = {} if self.family_confidence is None else {"family_confidence": self.family_confidence}
+        if self.sequential:
+            later["sequential"] = True
         return {
             "format": POLICY_FORMAT,
             "name": self.name,
             "confidence": float(self.confidence),
             "min_samples": self.min_samples,
             "clauses": [clause_to_dict(clause) for clause in self.clauses],
-            **family,
+            **later,
         }
 
 
