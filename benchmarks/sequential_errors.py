@@ -128,7 +128,7 @@ def main(runs: int, mean_runs: int) -> None:
         "# Error rates of sequential verification (simulated)",
         "",
         "Made by `benchmarks/sequential_errors.py`: drawn samples with a known truth, which are looked at after every",
-        f"{LOOK}, {MOST} at most; confidence {CONFIDENCE:.0%}, at least {MINIMUM} samples. At and below the bound every",
+        f"{LOOK}, {MOST} at most; confidence {CONFIDENCE:.0%}, {MINIMUM} samples at least. At and below the bound each",
         "pass is wrong, and may happen in 5 % of the runs at most; at and above it every fail is. A mean is of values",
         "that scatter as a Beta distribution with 12 pseudo-counts.",
         "",
