@@ -6,11 +6,16 @@ from collections.abc import Sequence
 
 import click
 
+from edgekit.ci.change_sections import change_sections
+from edgekit.ci.escaping import LONGEST_NAME, visible
+from edgekit.ci.gate_sections import control_sections
+from edgekit.ci.subject import GateReport
+from edgekit.cli.sections import render_section
 from edgekit.cli.tables import render_table, style_outcome
 from edgekit.policy.verdict import Verdict
 from edgekit.verify.finding import Finding
 
-__all__ = ["render_findings", "render_verdict"]
+__all__ = ["render_findings", "render_gate", "render_verdict"]
 
 _STATE_WORDS = {
     "both_zero": "both maps empty",
@@ -21,8 +26,12 @@ _STATE_WORDS = {
 
 def render_verdict(verdict: Verdict) -> str:
     """The clause table, the counts behind it and the outcome."""
-    rows = [(style_outcome(result.outcome), result.text, result.explanation) for result in verdict.clauses]
-    lines = [render_table(("outcome", f"policy {verdict.policy.name!r} demands", "found"), rows), ""]
+    # Names in a policy are foreign text, and a runner takes lines that begin with "::" for commands.
+    rows = [
+        (style_outcome(result.outcome), visible(result.text), visible(result.explanation)) for result in verdict.clauses
+    ]
+    policy = visible(repr(verdict.policy.name), LONGEST_NAME)
+    lines = [render_table(("outcome", f"policy {policy} demands", "found"), rows), ""]
     odd = [
         f"{count} {_STATE_WORDS[state]}" for state, count in verdict.states.items() if count and state in _STATE_WORDS
     ]
@@ -31,6 +40,20 @@ def render_verdict(verdict: Verdict) -> str:
         lines.append(f"right label, wrong evidence: {verdict.right_label_wrong_evidence} samples")
     lines.append(f"verdict: {style_outcome(verdict.outcome)}")
     return "\n".join(lines)
+
+
+def render_gate(report: GateReport) -> str:
+    """The verdict, what stands beside it (controls, an older release), and the gate's outcome where that differs."""
+    result = report.result
+    parts = [render_verdict(result.verdict)]
+    parts += [render_section(section) for section in control_sections(report)]
+    if report.changes is not None:
+        parts += [render_section(section) for section in change_sections(report.changes)]
+    if report.notice:
+        parts.append(f"{click.style('note', fg='yellow')} {visible(report.notice)}")
+    if result.outcome != result.verdict.outcome:
+        parts.append(f"gate: {style_outcome(result.outcome)}. {report.headline}")
+    return "\n\n".join(parts)
 
 
 def render_findings(findings: Sequence[Finding]) -> str:
