@@ -7,16 +7,12 @@ modules use; what all formats share is `visible`, and it comes first.
 from __future__ import annotations
 
 import re
-import unicodedata
 
 __all__ = ["LONGEST_NAME", "escape_json", "for_command", "for_command_property", "for_markdown", "visible"]
 
 LONGEST_NAME = 200
 """Characters of a name that are shown. The JSON document has all of them."""
 
-# Controls (ANSI sequences begin with one), direction marks, halves of characters, what is not assigned, and the two
-# separators that some readers take for the end of a line.
-_INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]#!~|$])")
 # Deleted, C1 controls, direction marks and line separators: JSON leaves them as they are, terminals do not.
 _JSON = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
@@ -31,12 +27,12 @@ def visible(text: str, limit: int | None = None) -> str:
     """
     if limit is not None and len(text) > limit:
         text = text[: limit - 3] + "..."
-    if text.isascii() and text.isprintable():
+    if text.isprintable():
         return text
+    # Not printable are controls (ANSI sequences begin with one), direction marks, halves of characters, what is not
+    # assigned, every separator but the space, and with them all that some reader takes for the end of a line.
     return "".join(
-        character.encode("unicode_escape").decode("ascii")
-        if unicodedata.category(character) in _INVISIBLE
-        else character
+        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
         for character in text
     )
 
