@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -52,4 +53,4 @@ def differences(before: Any, after: Any, key: str = "") -> tuple[Difference, ...
 
 
 def _short(value: Any) -> str:
-    return " ".join(dump_canonical(value).decode("utf-8").split())
+    return json.dumps(value, ensure_ascii=False, sort_keys=True)
