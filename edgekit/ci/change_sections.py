@@ -82,4 +82,7 @@ def _samples(changes: Changes) -> list[Section]:
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
+    if value is None:
+        return "-"
+    # Shares and metrics are at most 1; costs may be bytes.
+    return f"{value:.4f}" if abs(value) < 1000 else f"{value:.10g}"

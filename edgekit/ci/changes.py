@@ -16,14 +16,16 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekit.bundle.golden import GoldenSet
+from edgekit.bundle.layout import SCORES
 from edgekit.bundle.open import Bundle
 from edgekit.ci.clause_view import clause_column, clause_identities, good_samples
 from edgekit.ci.pairing import Pairing, pair_samples, require_same_question
+from edgekit.errors import BadInputError
 from edgekit.metrics.agreement import METRICS
 from edgekit.metrics.scores import ScoreTable
 from edgekit.metrics.statistics import clopper_pearson, mean
 from edgekit.policy.result import ClauseResult
-from edgekit.policy.verdict import Verdict, judge
+from edgekit.policy.verdict import Verdict
 from edgekit.verify.gate import bundle_scores, gate
 
 __all__ = ["CONFIDENCE", "Changes", "ClauseChange", "Counted", "MetricChange", "SampleChange", "changes_since"]
@@ -226,17 +228,24 @@ def changes_since(baseline: Bundle, bundle: Bundle, verdict: Verdict) -> Changes
         verdict: About the newer one. Its policy judges the older one too.
 
     Raises:
-        BadInputError: The two are not about the same thing, or share no image.
+        BadInputError: The older one was never verified, the two are not about the same thing, or share no image.
         EdgekitError: What `gate` raises about the older one.
     """
-    gate(baseline)
+    if SCORES not in baseline:
+        raise BadInputError(
+            "A bundle that was never verified is no baseline.",
+            where=str(baseline.folder),
+            expected="a bundle with scores",
+            found=f"status {baseline.manifest.status}",
+            hint="name a bundle that 'edgekit build' or 'edgekit attach' completed",
+        )
+    judged = gate(baseline, verdict.policy).verdict
     old_golden, golden = baseline.golden(), bundle.golden()
     require_same_question(old_golden, golden, where=str(baseline.folder))
     old, new = bundle_scores(baseline, old_golden), bundle_scores(bundle, golden)
     pairing = pair_samples(old.sample, new.sample)
     names = sorted(old.metrics.keys() & new.metrics.keys())
     tested = len(names) + 1
-    judged = judge(verdict.policy, old)
     agrees = [table.agrees[rows].astype(np.float64) for table, rows in ((old, pairing.before), (new, pairing.after))]
     return Changes(
         baseline=baseline.manifest.digest,

@@ -16,14 +16,17 @@ from edgekit.policy.clauses import Clause
 
 __all__ = ["clause_column", "clause_identities", "good_samples"]
 
+# What a clause may be about, besides its kind.
+_ABOUT = ("metric", "cost", "of")
+
 
 def clause_identities(clauses: Sequence[Clause]) -> tuple[str, ...]:
     """A name a clause, such as "share/cosine"; of several of a kind, the later ones get a number."""
     seen: dict[str, int] = {}
     names = []
     for clause in clauses:
-        metric = getattr(clause, "metric", None) or getattr(clause, "cost", None)
-        name = f"{clause.kind}/{metric}" if isinstance(metric, str) else clause.kind
+        about = next((value for key in _ABOUT if isinstance(value := getattr(clause, key, None), str) and value), "")
+        name = f"{clause.kind}/{about}" if about else clause.kind
         seen[name] = seen.get(name, 0) + 1
         names.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
     return tuple(names)

@@ -14,8 +14,7 @@ from edgekit.ci.differences import Difference, differences
 from edgekit.ci.latency_view import LatencyPair, StoredLatency, pair_latencies, stored_latency
 from edgekit.ci.pairing import pair_samples, same_question
 from edgekit.policy.policy import Policy
-from edgekit.policy.verdict import judge
-from edgekit.verify.gate import GateResult, bundle_scores, gate
+from edgekit.verify.gate import GateResult, gate
 
 __all__ = ["Comparison", "Side", "compare_bundles"]
 
@@ -154,6 +153,4 @@ def _changes(before: Bundle, after: Bundle, policy: Policy | None) -> tuple[Chan
         return None, f"the scores are not about the same thing: {reason}"
     if not len(pair_samples(old_golden.digests, golden.digests)):
         return None, "the golden sets share no image"
-    own = gate(after).verdict
-    verdict = own if policy is None else judge(policy, bundle_scores(after, golden))
-    return changes_since(before, after, verdict), ""
+    return changes_since(before, after, gate(after, policy).verdict), ""

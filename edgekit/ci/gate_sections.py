@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from edgekit.ci.change_sections import change_sections
 from edgekit.ci.sections import Cell, Document, Name, Outcome, Section, Table
-from edgekit.ci.subject import GateReport
+from edgekit.ci.subject import GateReport, Group
+from edgekit.verify.controls import ControlResult
 
-__all__ = ["CONTROLS_WORDS", "control_sections", "gate_document"]
+__all__ = ["CONTROLS_WORDS", "control_sections", "control_words", "gate_document"]
+
+# Classes of a clause that are listed; the JSON document has all of them.
+_MOST_GROUPS = 20
 
 CONTROLS_WORDS = {
     "ran": "",
@@ -17,7 +23,7 @@ CONTROLS_WORDS = {
 
 def gate_document(report: GateReport) -> Document:
     """Everything a person needs to know of a gate, the outcome first."""
-    sections = [_head(report), _clauses(report), *control_sections(report), *_worst(report)]
+    sections = [_head(report), _clauses(report), *_groups(report), *control_sections(report), *_worst(report)]
     if report.changes is not None:
         sections += change_sections(report.changes)
     return Document(("edgekit gate: ", Outcome(report.result.outcome)), tuple(sections))
@@ -52,14 +58,45 @@ def control_sections(report: GateReport) -> list[Section]:
     if result.controls_state != "ran":
         return [Section("Controls", ((CONTROLS_WORDS[result.controls_state],),))]
     rows = tuple(
-        (
-            Outcome("pass" if control.caught else "too weak"),
-            Name(control.name),
-            "the policy fails it, as it must" if control.caught else f"the policy says {control.verdict.outcome}",
-        )
+        (Outcome("pass" if control.caught else "too weak"), Name(control.name), control_words(control))
         for control in result.controls
     )
-    return [Section("Controls", (), Table(("outcome", "control", "found"), rows))]
+    missing: Mapping[str, str] = getattr(result, "controls_missing", {})
+    lines: tuple[tuple[Cell, ...], ...] = tuple(
+        ("No control ", Name(name), f": {reason}.") for name, reason in missing.items()
+    )
+    return [Section("Controls", lines, Table(("outcome", "control", "found"), rows))]
+
+
+def control_words(control: ControlResult) -> str:
+    """What the policy says of one control, and what may be done where that is not "fail"."""
+    if control.caught:
+        return "the policy fails it, as it must"
+    remark = getattr(control, "remark", "")
+    catching = "; ".join(getattr(control, "catching", ()))
+    parts = [
+        f"the policy says {control.verdict.outcome}",
+        remark,
+        f"it would be caught by: {catching}" if catching else "",
+    ]
+    return "; ".join(part for part in parts if part)
+
+
+def _groups(report: GateReport) -> list[Section]:
+    rows = tuple(
+        (item.identity, Name(group.name), Outcome(group.outcome), *_numbers(group))
+        for item in report.clauses
+        for group in item.open_groups[:_MOST_GROUPS]
+    )
+    if not rows:
+        return []
+    header = ("clause", "class", "outcome", "found", "bounds", "samples")
+    return [Section("Classes that do not hold", (), Table(header, rows, right=header[3:]))]
+
+
+def _numbers(group: Group) -> tuple[str, str, str]:
+    bounds = "-" if group.lower is None or group.upper is None else f"{group.lower:.4f} to {group.upper:.4f}"
+    return "-" if group.observed is None else f"{group.observed:.4f}", bounds, str(group.samples)
 
 
 def _worst(report: GateReport) -> list[Section]:

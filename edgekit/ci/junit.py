@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from xml.etree import ElementTree
 
 from edgekit.ci.escaping import visible
-from edgekit.ci.gate_sections import CONTROLS_WORDS
+from edgekit.ci.gate_sections import CONTROLS_WORDS, control_words
 from edgekit.ci.subject import GateReport, JudgedClause
 
 __all__ = ["gate_junit"]
@@ -86,6 +86,7 @@ def _properties(report: GateReport) -> dict[str, str]:
 def _clause_case(item: JudgedClause) -> _Case:
     result = item.result
     lines = [result.explanation]
+    lines += [f"class {visible(group.name)}: {group.outcome}" for group in item.open_groups]
     for sample in item.worst:
         value = "" if sample.value is None else f" {sample.value:.4f}"
         lines.append(f"{visible(sample.name)}{value} (SHA-256 {sample.digest})")
@@ -110,7 +111,7 @@ def _control_cases(report: GateReport) -> list[_Case]:
             f"the policy fails {control.name}",
             None if control.caught else "failure",
             "too-weak",
-            f"the policy says {control.verdict.outcome} to a control that it must fail",
+            control_words(control),
         )
         for control in result.controls
     ]

@@ -14,6 +14,7 @@ from urllib.parse import quote
 from edgekit import __version__
 from edgekit.bundle.layout import GOLDEN_INDEX, SCORES
 from edgekit.ci.escaping import LONGEST_NAME, escape_json, visible
+from edgekit.ci.gate_sections import control_words
 from edgekit.ci.subject import GateReport, JudgedClause
 from edgekit.core.digests import digest_bytes
 from edgekit.verify.controls import ControlResult
@@ -93,7 +94,7 @@ def _sample_words(name: str, value: float | None) -> str:
 
 
 def _control_result(report: GateReport, control: ControlResult) -> dict[str, Any]:
-    words = f"The policy is too weak: it says {control.verdict.outcome} to the control {control.name}."
+    words = f"The policy is too weak to fail the control {control.name}: {control_words(control)}."
     return _result(report, f"control/{control.name}", words, "too weak")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgekit.bundle.golden import GoldenSet
 from edgekit.bundle.manifest import Manifest
 from edgekit.bundle.open import Bundle
 from edgekit.ci.changes import Changes, changes_since
@@ -20,7 +21,7 @@ from edgekit.policy.result import ClauseResult
 from edgekit.verify.controls import ControlResult
 from edgekit.verify.gate import GateResult, bundle_notice, bundle_scores, gate
 
-__all__ = ["GateReport", "JudgedClause", "Sample", "gate_report"]
+__all__ = ["GateReport", "Group", "JudgedClause", "Sample", "gate_report"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,27 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class Group:
+    """One class of a clause that every class has to hold.
+
+    Attributes:
+        name: The class's name where the clause's result gives its index, else what it gives. Foreign text.
+        outcome: As of a clause.
+        observed: What was found; None where nothing was.
+        lower: Confidence bound of it, or None.
+        upper: Confidence bound of it, or None.
+        samples: Samples it was found in.
+    """
+
+    name: str
+    outcome: str
+    observed: float | None
+    lower: float | None
+    upper: float | None
+    samples: int
+
+
+@dataclass(frozen=True)
 class JudgedClause:
     """A clause's result, with names for what it points at.
 
@@ -51,11 +73,18 @@ class JudgedClause:
             long as the policy is, so that CI systems can follow a clause from run to run.
         result: The result.
         worst: The samples that speak against it most, worst first.
+        groups: Of a clause over classes, each class.
     """
 
     identity: str
     result: ClauseResult
     worst: tuple[Sample, ...]
+    groups: tuple[Group, ...] = ()
+
+    @property
+    def open_groups(self) -> tuple[Group, ...]:
+        """The classes that do not hold."""
+        return tuple(group for group in self.groups if group.outcome in ("fail", "inconclusive"))
 
 
 @dataclass(frozen=True)
@@ -121,20 +150,35 @@ def gate_report(bundle: Bundle, path: Path, policy: Policy | None = None, baseli
         source=path.as_posix(),
         manifest=bundle.manifest,
         result=result,
-        clauses=_judged(result.verdict.clauses, table, golden.names),
+        clauses=_judged(result.verdict.clauses, table, golden),
         notice=bundle_notice(bundle),
         changes=None if baseline is None else changes_since(baseline, bundle, result.verdict),
         packed=not path.is_dir(),
     )
 
 
-def _judged(results: Sequence[ClauseResult], table: ScoreTable, names: Sequence[str]) -> tuple[JudgedClause, ...]:
+def _judged(results: Sequence[ClauseResult], table: ScoreTable, golden: GoldenSet) -> tuple[JudgedClause, ...]:
     judged = []
     for identity, result in zip(clause_identities([result.clause for result in results]), results, strict=True):
         column = clause_column(result.clause, table)
-        worst = tuple(Sample(names[place], table.sample[place], _value(column, place)) for place in result.worst)
-        judged.append(JudgedClause(identity, result, worst))
+        worst = tuple(Sample(golden.names[place], table.sample[place], _value(column, place)) for place in result.worst)
+        judged.append(JudgedClause(identity, result, worst, _groups(result, golden.card.classes)))
     return tuple(judged)
+
+
+def _groups(result: ClauseResult, classes: Sequence[str]) -> tuple[Group, ...]:
+    """Groups of a result; results of clauses that are not over classes have none."""
+    return tuple(
+        Group(
+            name=classes[int(group.name)] if group.name.isdecimal() and int(group.name) < len(classes) else group.name,
+            outcome=group.outcome,
+            observed=group.observed,
+            lower=group.lower,
+            upper=group.upper,
+            samples=group.samples,
+        )
+        for group in getattr(result, "groups", ())
+    )
 
 
 def _value(column: npt.NDArray[np.float64] | None, place: int) -> float | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgekit.cli.options import FILE, json_option, policy_option
-from edgekit.cli.output_files import discard_stale, refuse_inputs, write_text
+from edgekit.cli.output_files import discard_stale, policy_file, refuse_inputs, write_text
 from edgekit.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def command(
 
     form = "json" if as_json else form
     files = [] if output is None else [output]
-    refuse_inputs(files, [older, newer, *([Path(policy)] if policy else [])])
+    refuse_inputs(files, [older, newer, *policy_file(policy)])
     discard_stale(files)
     demanded = None if policy is None else read_policy(policy)
     with open_bundle(older) as before, open_bundle(newer) as after:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgekit.cli.options import FILE, bundle_argument, policy_option
-from edgekit.cli.output_files import discard_stale, refuse_inputs, write_text
+from edgekit.cli.output_files import discard_stale, policy_file, refuse_inputs, write_text
 from edgekit.errors import EdgekitError, ExitCode
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def command(
 
     form = "json" if as_json else form
     files = [*write, *([(form, output)] if output is not None else [])]
-    given = [bundle, *([baseline] if baseline else []), *([Path(policy)] if policy else [])]
+    given = [bundle, *([baseline] if baseline else []), *policy_file(policy)]
     refuse_inputs([path for _, path in files], given)
     discard_stale([path for _, path in files])
     github = on_github(os.environ) and not no_github

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
-from edgekit.errors import UsageError
+from edgekit.errors import BadInputError, UsageError
 
-__all__ = ["discard_stale", "refuse_inputs", "write_text"]
+__all__ = ["discard_stale", "policy_file", "refuse_inputs", "write_text"]
 
 
 def refuse_inputs(outputs: Sequence[Path], inputs: Sequence[Path]) -> None:
@@ -29,17 +29,36 @@ def refuse_inputs(outputs: Sequence[Path], inputs: Sequence[Path]) -> None:
         raise UsageError("Two reports would be written to one file.", found=", ".join(map(str, outputs)))
 
 
+def policy_file(policy: str | None) -> tuple[Path, ...]:
+    """The file that `--policy` names; nothing where it names a preset."""
+    from edgekit.config.names import is_file_name
+
+    return (Path(policy),) if policy is not None and is_file_name(policy) else ()
+
+
 def discard_stale(outputs: Sequence[Path]) -> None:
     """Remove reports of an earlier run.
 
     A run that ends in an error writes no report, and a CI system that collects files must not find yesterday's.
+
+    Raises:
+        BadInputError: Something else than a plain file has the name of a report: replacing a device such as
+            /dev/stdout would break more than a report.
     """
     from edgekit.core.files import foreign_os_errors
 
     for path in outputs:
         with foreign_os_errors(path, "replace a report"):
-            if path.is_file() or path.is_symlink():
-                path.unlink()
+            there = path.is_symlink() or path.exists()
+            if there and (path.is_symlink() or not path.is_file()):
+                raise BadInputError(
+                    "A report can only be written to a plain file.",
+                    where=str(path),
+                    expected="a file, or a name that is free",
+                    found="a link" if path.is_symlink() else "a folder or a device",
+                    hint="without -o the report goes to standard output",
+                )
+            path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

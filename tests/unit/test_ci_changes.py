@@ -15,7 +15,7 @@ from tiny_golden import tiny_golden
 
 from edgekit.bundle.golden import GoldenSet
 from edgekit.bundle.open import open_bundle
-from edgekit.ci.changes import CONFIDENCE, Changes
+from edgekit.ci.changes import CONFIDENCE, Changes, changes_since
 from edgekit.ci.clause_view import clause_identities, good_samples
 from edgekit.ci.pairing import pair_samples, same_question
 from edgekit.cli.main import run
@@ -140,6 +140,18 @@ def test_what_cannot_be_paired_is_refused(
     assert "edgekit compare" in (raised.value.hint or "")
     assert run(["gate", str(bundles["sound"]), "--baseline", str(bundles[other])]) == 3
     capsys.readouterr()
+
+
+def test_a_bundle_that_was_never_verified_is_no_baseline(bundles: dict[str, Path], tmp_path: Path) -> None:
+    from edgekit.bundle.layout import SCORES
+
+    with open_bundle(bundles["sound"]) as opened:
+        files = {name: ref for name, ref in opened.manifest.files.items() if name != SCORES}
+        unverified = replace(opened, manifest=replace(opened.manifest, files=files, status="unverified"))
+        verdict = report_of(bundles["sound"]).result.verdict
+        with pytest.raises(BadInputError, match="never verified") as raised:
+            changes_since(unverified, opened, verdict)
+    assert raised.value.found == "status unverified"
 
 
 def test_the_gate_tells_of_it_and_keeps_its_exit_code(

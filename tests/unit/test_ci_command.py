@@ -150,6 +150,24 @@ def test_a_report_never_lands_on_what_it_is_about(bundles: dict[str, Path], tmp_
     assert run(["gate", str(bundle)]) == 0
 
 
+def test_a_preset_is_no_file_to_keep_clear_of(
+    bundles: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(["gate", str(bundles["pass"]), "--policy", "lenient", "-o", "lenient/report.txt"]) == 0
+    assert "verdict: pass" in (tmp_path / "lenient" / "report.txt").read_text(encoding="utf-8")
+
+
+def test_a_report_replaces_nothing_but_plain_files(bundles: dict[str, Path], tmp_path: Path) -> None:
+    target = tmp_path / "precious"
+    target.write_text("kept", encoding="utf-8")
+    (tmp_path / "link").symlink_to(target)
+    for place in ("link", "."):
+        assert run(["gate", str(bundles["pass"]), "-o", str(tmp_path / place)]) == ExitCode.BAD_INPUT
+    assert (tmp_path / "link").is_symlink()
+    assert target.read_text(encoding="utf-8") == "kept"
+
+
 def test_github_is_told_by_annotations_and_a_summary(
     bundles: dict[str, Path], on_github: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -245,3 +263,25 @@ def test_a_policy_that_is_too_weak_is_annotated(
     out = capsys.readouterr().out
     assert "gate: inconclusive" in out
     assert "::error title=edgekit gate%3A policy too weak::The policy says pass to centre-prior." in out
+
+
+def test_the_readme_shows_what_is_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = Path(__file__).resolve().parents[2]
+    section = (root / "README.md").read_text(encoding="utf-8").partition("## In CI\n")[2].partition("\n## ")[0]
+    block = section.split("```")[1].strip("\n").splitlines()
+    assert block[0].startswith("$ edgekit gate ")
+    shutil.copy(root / "tests" / "golden" / "bundle-1.tar", tmp_path / "release.tar")
+    clauses = [
+        {"kind": "share", "metric": "cosine", "threshold": 0.9, "at_least": 0.9},
+        {"kind": "mean", "metric": "spearman", "bound": 0.9},
+        {"kind": "agreement", "at_least": 0.98},
+    ]
+    policy = {"name": "maps", "confidence": 0.95, "min_samples": 50, "clauses": clauses}
+    (tmp_path / "maps.json").write_text(json.dumps(policy), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    code = run(block[0].removeprefix("$ edgekit ").split())
+    assert capsys.readouterr().out.rstrip("\n").splitlines() == block[1:-2]
+    assert [str(int(code))] == block[-1:]
+    assert (tmp_path / "gate.sarif").exists()

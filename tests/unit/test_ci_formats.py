@@ -21,7 +21,7 @@ from xsd_subset import Schema
 from edgekit.ci.document import gate_dict
 from edgekit.ci.escaping import escape_json, for_command, for_command_property, for_markdown, visible
 from edgekit.ci.registry import GATE_FORMATS
-from edgekit.ci.subject import GateReport
+from edgekit.ci.subject import GateReport, Group
 from edgekit.cli.gate import FORMATS
 from edgekit.cli.verdicts import render_gate
 from edgekit.policy.clauses import AccuracyDropClause
@@ -185,6 +185,25 @@ def test_json_and_junit_give_hostile_names_back(reports: dict[str, GateReport]) 
     suite = ElementTree.fromstring(rendered(report, "junit"))[0]
     policy = next(item for item in suite.iter("property") if item.attrib["name"] == "policy")
     assert policy.attrib["value"] == visible("x".join(HOSTILE))
+
+
+@pytest.mark.parametrize("name", ["html", "junit", "markdown"])
+def test_classes_that_do_not_hold_are_named_in_words_of_ours(reports: dict[str, GateReport], name: str) -> None:
+    """Groups as results of clauses over classes carry them."""
+    report = reports["fail"]
+    groups = tuple(
+        Group(hostile, outcome, 0.25, 0.125, 0.5, 20)
+        for hostile, outcome in zip(HOSTILE, ["fail", "pass", "inconclusive"] * 3, strict=True)
+    )
+    clauses = (replace(report.clauses[0], groups=groups), *report.clauses[1:])
+    text = rendered(replace(report, clauses=clauses), name)
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e]", text)
+    assert not [line for line in text.splitlines() if line.lstrip().startswith(("::", "##["))]
+    assert "<script>" not in text
+    if name == "junit":
+        assert JUNIT.problems(text) == []
+    held = "b code" if name == "markdown" else "c'd"
+    assert held not in text.replace("&#x27;", "'"), "classes that hold are not listed"
 
 
 class _Tags(HTMLParser):
