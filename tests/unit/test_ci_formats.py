@@ -249,6 +249,18 @@ def test_markdown_rows_keep_their_cells(reports: dict[str, GateReport]) -> None:
     assert not re.search(r"(?<!\\)(?:\\\\)*[`*_\[\]]", inside)
 
 
+def test_a_markdown_reader_finds_no_markup_in_names(reports: dict[str, GateReport]) -> None:
+    reader = pytest.importorskip("markdown_it").MarkdownIt("commonmark").enable("table")
+    pages = {}
+    for kind in ("fail", "hostile"):
+        pages[kind] = _Tags()
+        pages[kind].feed(reader.render(rendered(reports[kind], "markdown")))
+    assert pages["hostile"].tags == pages["fail"].tags
+    assert not pages["hostile"].tags & {"script", "a", "img", "em", "h1"}
+    shown = {sample.name for item in reports["hostile"].clauses for sample in item.worst if len(sample.name) < 200}
+    assert all(visible(name) in pages["hostile"].text for name in shown)
+
+
 @given(st.text())
 def test_visible_text_is_one_line_and_prints(text: str) -> None:
     shown = visible(text)
