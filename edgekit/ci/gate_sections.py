@@ -16,8 +16,8 @@ _MOST_GROUPS = 20
 
 CONTROLS_WORDS = {
     "ran": "",
-    "off": "Controls were switched off when this bundle was verified: nothing shows that the policy can fail.",
-    "absent": "This bundle holds no controls.",
+    "off": "Switched off; whether the policy can fail was not tried.",
+    "absent": "None stored, this evidence is from before there were any.",
 }
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from edgekit.ci.escaping import LONGEST_NAME, for_command, for_command_property, visible
+from edgekit.ci.gate_sections import CONTROLS_WORDS
 from edgekit.ci.subject import GateReport, JudgedClause
 from edgekit.core.files import foreign_os_errors
 
@@ -52,7 +53,7 @@ def gate_annotations(report: GateReport) -> tuple[str, ...]:
     if report.result.outcome != "pass" and not lines:
         lines.append(annotate("error", f"edgekit gate: {report.result.outcome}", report.headline))
     if report.result.controls_state == "off":
-        lines.append(annotate("warning", "edgekit gate: controls off", "Controls were switched off at verification."))
+        lines.append(annotate("warning", "edgekit gate: controls off", CONTROLS_WORDS["off"]))
     if report.changes is not None:
         lines += [
             annotate("warning", "edgekit gate: worse than the baseline", phrase) for phrase in report.changes.worse

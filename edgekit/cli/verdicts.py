@@ -8,14 +8,14 @@ import click
 
 from edgekit.ci.change_sections import change_sections
 from edgekit.ci.escaping import LONGEST_NAME, visible
-from edgekit.ci.gate_sections import control_sections
 from edgekit.ci.subject import GateReport
 from edgekit.cli.sections import render_section
 from edgekit.cli.tables import render_table, style_outcome
 from edgekit.policy.verdict import Verdict
 from edgekit.verify.finding import Finding
+from edgekit.verify.gate import GateResult
 
-__all__ = ["render_findings", "render_gate", "render_verdict"]
+__all__ = ["render_controls", "render_findings", "render_gate", "render_verdict"]
 
 _STATE_WORDS = {
     "both_zero": "both maps empty",
@@ -42,17 +42,32 @@ def render_verdict(verdict: Verdict) -> str:
     return "\n".join(lines)
 
 
+def render_controls(result: GateResult) -> str:
+    """What the policy makes of the controls: one line where it fails them all, or where there are none to fail."""
+    if result.controls_state == "off":
+        return f"{click.style('controls', fg='yellow')}: switched off; whether the policy can fail was not tried"
+    if result.controls_state == "absent":
+        return "controls: none stored, this evidence is from before there were any"
+    caught = [control.name for control in result.controls if control.caught]
+    lines = [f"controls: the policy fails {', '.join(caught) or 'none of them'}"]
+    lines += [
+        f"{click.style('policy too weak', fg='yellow')}: its verdict on {control.name} is {control.verdict.outcome}"
+        for control in result.controls
+        if not control.caught
+    ]
+    if result.outcome != result.verdict.outcome:
+        lines.append(f"with the controls: {style_outcome(result.outcome)}, a policy that passes them shows nothing")
+    return "\n".join(lines)
+
+
 def render_gate(report: GateReport) -> str:
-    """The verdict, what stands beside it (controls, an older release), and the gate's outcome where that differs."""
+    """The verdict and what stands beside it: controls, an older release, a device's notice."""
     result = report.result
-    parts = [render_verdict(result.verdict)]
-    parts += [render_section(section) for section in control_sections(report)]
+    parts = ["\n".join([render_verdict(result.verdict), render_controls(result)])]
     if report.changes is not None:
         parts += [render_section(section) for section in change_sections(report.changes)]
     if report.notice:
         parts.append(f"{click.style('note', fg='yellow')} {visible(report.notice)}")
-    if result.outcome != result.verdict.outcome:
-        parts.append(f"gate: {style_outcome(result.outcome)}. {report.headline}")
     return "\n\n".join(parts)
 
 

@@ -261,7 +261,7 @@ def test_a_policy_that_is_too_weak_is_annotated(
     monkeypatch.setattr(module, "bundle_controls", lambda *_: stored)
     assert run(["gate", str(bundles["pass"])]) == ExitCode.INCONCLUSIVE
     out = capsys.readouterr().out
-    assert "gate: inconclusive" in out
+    assert "with the controls: inconclusive" in out
     assert "::error title=edgekit gate%3A policy too weak::The policy says pass to centre-prior." in out
 
 
