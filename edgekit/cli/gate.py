@@ -93,7 +93,7 @@ def _judge(bundle: Path, policy: str | None, baseline: Path | None) -> GateRepor
 
 def _rendered(report: GateReport, name: str) -> str:
     if name == "table":
-        from edgekit.cli.verdicts import render_gate
+        from edgekit.cli.gate_table import render_gate
 
         return render_gate(report)
     from edgekit.ci.registry import GATE_FORMATS

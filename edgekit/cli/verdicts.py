@@ -6,16 +6,13 @@ from collections.abc import Sequence
 
 import click
 
-from edgekit.ci.change_sections import change_sections
 from edgekit.ci.escaping import LONGEST_NAME, visible
-from edgekit.ci.subject import GateReport
-from edgekit.cli.sections import render_section
 from edgekit.cli.tables import render_table, style_outcome
 from edgekit.policy.verdict import Verdict
 from edgekit.verify.finding import Finding
 from edgekit.verify.gate import GateResult
 
-__all__ = ["render_controls", "render_findings", "render_gate", "render_verdict"]
+__all__ = ["render_controls", "render_findings", "render_verdict"]
 
 _STATE_WORDS = {
     "both_zero": "both maps empty",
@@ -58,17 +55,6 @@ def render_controls(result: GateResult) -> str:
     if result.outcome != result.verdict.outcome:
         lines.append(f"with the controls: {style_outcome(result.outcome)}, a policy that passes them shows nothing")
     return "\n".join(lines)
-
-
-def render_gate(report: GateReport) -> str:
-    """The verdict and what stands beside it: controls, an older release, a device's notice."""
-    result = report.result
-    parts = ["\n".join([render_verdict(result.verdict), render_controls(result)])]
-    if report.changes is not None:
-        parts += [render_section(section) for section in change_sections(report.changes)]
-    if report.notice:
-        parts.append(f"{click.style('note', fg='yellow')} {visible(report.notice)}")
-    return "\n\n".join(parts)
 
 
 def render_findings(findings: Sequence[Finding]) -> str:

@@ -23,7 +23,7 @@ from edgekit.ci.escaping import escape_json, for_command, for_command_property, 
 from edgekit.ci.registry import GATE_FORMATS
 from edgekit.ci.subject import GateReport, Group
 from edgekit.cli.gate import FORMATS
-from edgekit.cli.verdicts import render_gate
+from edgekit.cli.gate_table import render_gate
 from edgekit.policy.clauses import AccuracyDropClause
 from edgekit.policy.document import load_preset
 from edgekit.policy.policy import Policy
