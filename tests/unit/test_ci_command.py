@@ -11,10 +11,13 @@ import pytest
 from ci_bundles import ci_bundle, damaged_graph, hostile_golden
 from tiny_golden import tiny_golden
 
+from edgekit.bundle.open import open_bundle
 from edgekit.ci.github import LARGEST_SUMMARY, append_summary
 from edgekit.cli.gate import FORMATS
 from edgekit.cli.main import run
 from edgekit.errors import BadInputError, ExitCode
+from edgekit.verify import gate as gate_module
+from edgekit.verify.controls import StoredControls
 
 OUTCOMES = {
     "pass": ExitCode.OK,
@@ -249,20 +252,26 @@ def test_a_summary_that_is_too_long_says_so(tmp_path: Path) -> None:
 
 
 def test_a_policy_that_is_too_weak_is_annotated(
-    bundles: dict[str, Path], on_github: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    bundles: dict[str, Path],
+    on_github: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from edgekit.bundle.open import open_bundle
-    from edgekit.verify import gate as module
-    from edgekit.verify.controls import StoredControls
-
-    with open_bundle(bundles["pass"]) as opened:
-        table = module.bundle_scores(opened, opened.golden())
-    stored = StoredControls("ran", {"centre-prior": table})
-    monkeypatch.setattr(module, "bundle_controls", lambda *_: stored)
-    assert run(["gate", str(bundles["pass"])]) == ExitCode.INCONCLUSIVE
+    """The control has the right answers and wrong maps. The bundle's own policy fails it; one about answers does not."""
+    with open_bundle(bundles["fail"]) as opened:
+        table = gate_module.bundle_scores(opened, opened.golden())
+    stored = StoredControls("ran", {"permuted-maps": table})
+    monkeypatch.setattr(gate_module, "bundle_controls", lambda *_: stored)
+    assert run(["gate", str(bundles["pass"])]) == ExitCode.OK
+    assert "controls: the policy fails permuted-maps" in capsys.readouterr().out
+    answers = {"name": "answers", "confidence": 0.95, "min_samples": 50}
+    policy = tmp_path / "answers.json"
+    policy.write_text(json.dumps({**answers, "clauses": [{"kind": "agreement", "at_least": 0.9}]}), encoding="utf-8")
+    assert run(["gate", str(bundles["pass"]), "--policy", str(policy)]) == ExitCode.INCONCLUSIVE
     out = capsys.readouterr().out
     assert "with the controls: inconclusive" in out
-    assert "::error title=edgekit gate%3A policy too weak::The policy says pass to centre-prior." in out
+    assert "::error title=edgekit gate%3A policy too weak::The policy says pass to permuted-maps" in out
 
 
 def test_the_readme_shows_what_is_printed(
