@@ -99,6 +99,29 @@ def ci_bundle(
     return folder / "release"
 
 
+def unverified_bundle(folder: Path, *, engine: str = "reference") -> Path:
+    """A bundle without evidence. One of the engine "tensorrt" waits for its device."""
+    golden = tiny_golden(20)
+    write_golden(golden, folder / "golden")
+    documents = {POLICY: load_preset("default").to_dict(), RECIPE: {"seed": 0}, LINEAGE: {"stages": []}}
+    request = BundleRequest(
+        target="cpu",
+        engine=engine,
+        precision="fp32",
+        status="unverified",
+        card=golden.card,
+        map_spec=golden.map_spec,
+        contents={
+            MODEL: GRAPH,
+            **contents_from_folder(GOLDEN, folder / "golden"),
+            **{name: dump_canonical(document) for name, document in documents.items()},
+        },
+        lineage={"teacher": golden.teacher},
+    )
+    bundle(request, folder / "release")
+    return folder / "release"
+
+
 def report_of(path: Path, policy: Policy | None = None, baseline: Path | None = None) -> GateReport:
     """The gate's report of a bundle's folder."""
     with open_bundle(path) as opened:

@@ -15,18 +15,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgekit.bundle.golden import GoldenSet
 from edgekit.bundle.layout import SCORES
 from edgekit.bundle.open import Bundle
 from edgekit.ci.clause_view import clause_column, clause_identities, good_samples
-from edgekit.ci.pairing import Pairing, pair_samples, require_same_question
+from edgekit.ci.pairing import Pairing, Scored, pair_samples, require_same_question, scored
 from edgekit.errors import BadInputError
 from edgekit.metrics.agreement import METRICS
 from edgekit.metrics.scores import ScoreTable
 from edgekit.metrics.statistics import clopper_pearson, mean
+from edgekit.policy.clauses import Clause
 from edgekit.policy.result import ClauseResult
 from edgekit.policy.verdict import Verdict
-from edgekit.verify.gate import bundle_scores, gate
+from edgekit.verify.gate import gate
 
 __all__ = ["CONFIDENCE", "Changes", "ClauseChange", "Counted", "MetricChange", "SampleChange", "changes_since"]
 
@@ -219,12 +219,12 @@ class Changes:
         }
 
 
-def changes_since(baseline: Bundle, bundle: Bundle, verdict: Verdict) -> Changes:
+def changes_since(baseline: Bundle, newer: Scored, verdict: Verdict) -> Changes:
     """Hold a bundle against an older one.
 
     Args:
         baseline: The older one. Its integrity and its own verdict are checked as by the gate.
-        bundle: The newer one.
+        newer: The newer one.
         verdict: About the newer one. Its policy judges the older one too.
 
     Raises:
@@ -239,25 +239,21 @@ def changes_since(baseline: Bundle, bundle: Bundle, verdict: Verdict) -> Changes
             found=f"status {baseline.manifest.status}",
             hint="name a bundle that 'edgekit build' or 'edgekit attach' completed",
         )
-    judged = gate(baseline, verdict.policy).verdict
-    old_golden, golden = baseline.golden(), bundle.golden()
-    require_same_question(old_golden, golden, where=str(baseline.folder))
-    old, new = bundle_scores(baseline, old_golden), bundle_scores(bundle, golden)
+    judged, older = gate(baseline, verdict.policy).verdict, scored(baseline)
+    require_same_question(older, newer)
+    old, new = older.table, newer.table
     pairing = pair_samples(old.sample, new.sample)
     names = sorted(old.metrics.keys() & new.metrics.keys())
     tested = len(names) + 1
     agrees = [table.agrees[rows].astype(np.float64) for table, rows in ((old, pairing.before), (new, pairing.after))]
+    metrics = [_metric_change(name, old, newer, pairing, tested) for name in names]
     return Changes(
-        baseline=baseline.manifest.digest,
+        baseline=older.digest,
         before=judged.outcome,
         after=verdict.outcome,
         pairing=pairing,
-        clauses=_clause_changes(judged, verdict, (old, new), pairing, golden),
-        metrics=tuple(
-            change
-            for name in names
-            if (change := _metric_change(name, (old, new), pairing, golden, tested)) is not None
-        ),
+        clauses=_clause_changes((judged, verdict), old, newer, pairing),
+        metrics=tuple(change for change in metrics if change is not None),
         agreement=_counted(agrees[0], agrees[1], tested),
     )
 
@@ -269,10 +265,8 @@ def _counted(before: _Column, after: _Column, tested: int) -> Counted:
     return Counted(worse, better, len(before) - worse - better, bound > 0.5)
 
 
-def _metric_change(
-    name: str, tables: tuple[ScoreTable, ScoreTable], pairing: Pairing, golden: GoldenSet, tested: int
-) -> MetricChange | None:
-    before, after = tables[0].metrics[name][pairing.before], tables[1].metrics[name][pairing.after]
+def _metric_change(name: str, old: ScoreTable, newer: Scored, pairing: Pairing, tested: int) -> MetricChange | None:
+    before, after = old.metrics[name][pairing.before], newer.table.metrics[name][pairing.after]
     present = np.flatnonzero(~np.isnan(before) & ~np.isnan(after))
     if not len(present):
         return None
@@ -283,33 +277,37 @@ def _metric_change(
     order = np.argsort(gain, kind="stable")[:_WORST_KEPT]
     worst = tuple(
         SampleChange(
-            golden.names[rows[place]], tables[1].sample[rows[place]], float(before[place]), float(after[place])
+            newer.names[rows[place]], newer.table.sample[rows[place]], float(before[place]), float(after[place])
         )
         for place in order
         if gain[place] < 0
     )
-    counted = _counted(was, now, tested)
-    return MetricChange(name, len(present), mean(before), mean(after), counted, worst)
+    return MetricChange(name, len(present), mean(before), mean(after), _counted(was, now, tested), worst)
 
 
 def _clause_changes(
-    old: Verdict, new: Verdict, tables: tuple[ScoreTable, ScoreTable], pairing: Pairing, golden: GoldenSet
+    verdicts: tuple[Verdict, Verdict], old: ScoreTable, newer: Scored, pairing: Pairing
 ) -> tuple[ClauseChange, ...]:
     changes = []
-    identities = clause_identities([result.clause for result in new.clauses])
-    for identity, before, after in zip(identities, old.clauses, new.clauses, strict=True):
-        goods = [good_samples(after.clause, table) for table in tables]
-        counted, lost = None, np.array([], dtype=np.intp)
-        if goods[0] is not None and goods[1] is not None:
-            was, now = goods[0][pairing.before], goods[1][pairing.after]
-            lost = np.flatnonzero((was == 1) & (now == 0))
-            gained = int(((was == 0) & (now == 1)).sum())
+    identities = clause_identities([result.clause for result in verdicts[1].clauses])
+    for identity, before, after in zip(identities, verdicts[0].clauses, verdicts[1].clauses, strict=True):
+        was, now = good_samples(after.clause, old), good_samples(after.clause, newer.table)
+        counted, names = None, ()
+        if was is not None and now is not None:
+            was, now = was[pairing.before], now[pairing.after]
+            lost, gained = np.flatnonzero((was == 1) & (now == 0)), int(((was == 0) & (now == 1)).sum())
             counted = Counted(len(lost), gained, len(was) - len(lost) - gained, shown=False)
-        column = clause_column(after.clause, tables[1])
-        if column is not None:
-            worst_first = column[pairing.after[lost]]
-            higher = METRICS[str(getattr(after.clause, "metric"))].better == "higher"  # noqa: B009
-            lost = lost[np.argsort(worst_first if higher else -worst_first, kind="stable")]
-        names = tuple(golden.names[row] for row in pairing.after[lost[:_WORST_KEPT]])
+            rows = _worst_first(after.clause, newer.table, pairing.after[lost])[:_WORST_KEPT]
+            names = tuple(newer.names[row] for row in rows)
         changes.append(ClauseChange(identity, before, after, names, counted))
     return tuple(changes)
+
+
+def _worst_first(clause: Clause, table: ScoreTable, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+    """Rows of a table in the order of the clause's metric; as they are where it is about none."""
+    column = clause_column(clause, table)
+    if column is None:
+        return rows
+    values = column[rows]
+    higher = METRICS[str(getattr(clause, "metric"))].better == "higher"  # noqa: B009 - not of every clause
+    return rows[np.argsort(values if higher else -values, kind="stable")]

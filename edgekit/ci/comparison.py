@@ -12,7 +12,7 @@ from edgekit.bundle.open import Bundle
 from edgekit.ci.changes import Changes, changes_since
 from edgekit.ci.differences import Difference, differences
 from edgekit.ci.latency_view import LatencyPair, StoredLatency, pair_latencies, stored_latency
-from edgekit.ci.pairing import pair_samples, same_question
+from edgekit.ci.pairing import pair_samples, same_question, scored
 from edgekit.policy.policy import Policy
 from edgekit.verify.gate import GateResult, gate
 
@@ -147,10 +147,10 @@ def _changes(before: Bundle, after: Bundle, policy: Policy | None) -> tuple[Chan
     for word, bundle in (("older", before), ("newer", after)):
         if SCORES not in bundle:
             return None, f"the {word} bundle was never verified"
-    old_golden, golden = before.golden(), after.golden()
-    reason = same_question(old_golden, golden)
+    older, newer = scored(before), scored(after)
+    reason = same_question(older, newer)
     if reason:
         return None, f"the scores are not about the same thing: {reason}"
-    if not len(pair_samples(old_golden.digests, golden.digests)):
+    if not len(pair_samples(older.table.sample, newer.table.sample)):
         return None, "the golden sets share no image"
-    return changes_since(before, after, gate(after, policy).verdict), ""
+    return changes_since(before, newer, gate(after, policy).verdict), ""

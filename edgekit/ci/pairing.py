@@ -9,10 +9,51 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgekit.bundle.golden import GoldenSet
+from edgekit.attribution.spec import MapSpec
+from edgekit.bundle.open import Bundle
 from edgekit.errors import BadInputError
+from edgekit.interface.card import ModelCard
+from edgekit.metrics.scores import ScoreTable
+from edgekit.verify.gate import bundle_scores
 
-__all__ = ["Pairing", "pair_samples", "require_same_question", "same_question"]
+__all__ = ["Pairing", "Scored", "pair_samples", "require_same_question", "same_question", "scored"]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A verified bundle's scores and what they are about. Of its golden set without the pixels, which may be many.
+
+    Attributes:
+        digest: Of its manifest.
+        where: Its folder, for messages.
+        teacher: SHA-256 of the teacher's file.
+        card: The teacher's.
+        map_spec: What the maps are.
+        names: Relative file name of each sample. Foreign text.
+        table: The scores.
+    """
+
+    digest: str
+    where: str
+    teacher: str
+    card: ModelCard
+    map_spec: MapSpec
+    names: tuple[str, ...]
+    table: ScoreTable
+
+
+def scored(bundle: Bundle) -> Scored:
+    """Read a verified bundle. Raises like `edgekit.verify.gate.bundle_scores`."""
+    golden = bundle.golden()
+    return Scored(
+        digest=bundle.manifest.digest,
+        where=str(bundle.folder),
+        teacher=golden.teacher,
+        card=golden.card,
+        map_spec=golden.map_spec,
+        names=golden.names,
+        table=bundle_scores(bundle, golden),
+    )
 
 
 @dataclass(frozen=True)
@@ -62,8 +103,8 @@ def _first_rows(digests: Sequence[str]) -> dict[str, int]:
     return rows
 
 
-def same_question(before: GoldenSet, after: GoldenSet) -> str:
-    """Why scores against these two sets are not about the same thing; empty where they are.
+def same_question(before: Scored, after: Scored) -> str:
+    """Why these scores are not about the same thing; empty where they are.
 
     A score is the distance of an engine to its teacher. Of another teacher, or of another kind of map, it is another
     quantity, whatever the images are.
@@ -80,22 +121,22 @@ def same_question(before: GoldenSet, after: GoldenSet) -> str:
     return "; ".join(differing)
 
 
-def require_same_question(before: GoldenSet, after: GoldenSet, *, where: str) -> None:
+def require_same_question(before: Scored, after: Scored) -> None:
     """Raise `BadInputError` where `same_question` finds a reason, or where the sets share no image."""
     reason = same_question(before, after)
     if reason:
         raise BadInputError(
             "The baseline's scores are not about the same thing as the bundle's, so nothing got better or worse.",
-            where=where,
+            where=before.where,
             expected="a release of the same teacher, with maps of the same kind",
             found=reason,
             hint="'edgekit compare' shows two bundles side by side without pairing their scores",
         )
-    if not len(pair_samples(before.digests, after.digests)):
+    if not len(pair_samples(before.table.sample, after.table.sample)):
         raise BadInputError(
             "The baseline's golden set shares no image with the bundle's.",
-            where=where,
+            where=before.where,
             expected="at least one image with the same pixels",
-            found=f"{len(before)} and {len(after)} samples, none in both",
+            found=f"{len(before.table)} and {len(after.table)} samples, none in both",
             hint="'edgekit compare' shows two bundles side by side without pairing their scores",
         )

@@ -10,16 +10,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgekit.bundle.golden import GoldenSet
 from edgekit.bundle.manifest import Manifest
 from edgekit.bundle.open import Bundle
 from edgekit.ci.changes import Changes, changes_since
 from edgekit.ci.clause_view import clause_column, clause_identities
-from edgekit.metrics.scores import ScoreTable
+from edgekit.ci.pairing import Scored, scored
 from edgekit.policy.policy import Policy
 from edgekit.policy.result import ClauseResult
 from edgekit.verify.controls import ControlResult
-from edgekit.verify.gate import GateResult, bundle_notice, bundle_scores, gate
+from edgekit.verify.gate import GateResult, bundle_notice, gate
 
 __all__ = ["GateReport", "Group", "JudgedClause", "Sample", "gate_report"]
 
@@ -144,25 +143,26 @@ def gate_report(bundle: Bundle, path: Path, policy: Policy | None = None, baseli
         EdgekitError: What `gate` raises.
     """
     result = gate(bundle, policy)
-    golden = bundle.golden()
-    table = bundle_scores(bundle, golden)
+    read = scored(bundle)
     return GateReport(
         source=path.as_posix(),
         manifest=bundle.manifest,
         result=result,
-        clauses=_judged(result.verdict.clauses, table, golden),
+        clauses=_judged(result.verdict.clauses, read),
         notice=bundle_notice(bundle),
-        changes=None if baseline is None else changes_since(baseline, bundle, result.verdict),
+        changes=None if baseline is None else changes_since(baseline, read, result.verdict),
         packed=not path.is_dir(),
     )
 
 
-def _judged(results: Sequence[ClauseResult], table: ScoreTable, golden: GoldenSet) -> tuple[JudgedClause, ...]:
+def _judged(results: Sequence[ClauseResult], read: Scored) -> tuple[JudgedClause, ...]:
     judged = []
     for identity, result in zip(clause_identities([result.clause for result in results]), results, strict=True):
-        column = clause_column(result.clause, table)
-        worst = tuple(Sample(golden.names[place], table.sample[place], _value(column, place)) for place in result.worst)
-        judged.append(JudgedClause(identity, result, worst, _groups(result, golden.card.classes)))
+        column = clause_column(result.clause, read.table)
+        worst = tuple(
+            Sample(read.names[place], read.table.sample[place], _value(column, place)) for place in result.worst
+        )
+        judged.append(JudgedClause(identity, result, worst, _groups(result, read.card.classes)))
     return tuple(judged)
 
 

@@ -17,7 +17,7 @@ from edgekit.bundle.golden import GoldenSet
 from edgekit.bundle.open import open_bundle
 from edgekit.ci.changes import CONFIDENCE, Changes, changes_since
 from edgekit.ci.clause_view import clause_identities, good_samples
-from edgekit.ci.pairing import pair_samples, same_question
+from edgekit.ci.pairing import pair_samples, same_question, scored
 from edgekit.cli.main import run
 from edgekit.errors import BadInputError
 from edgekit.metrics.agreement import METRICS
@@ -150,7 +150,7 @@ def test_a_bundle_that_was_never_verified_is_no_baseline(bundles: dict[str, Path
         unverified = replace(opened, manifest=replace(opened.manifest, files=files, status="unverified"))
         verdict = report_of(bundles["sound"]).result.verdict
         with pytest.raises(BadInputError, match="never verified") as raised:
-            changes_since(unverified, opened, verdict)
+            changes_since(unverified, scored(opened), verdict)
     assert raised.value.found == "status unverified"
 
 
@@ -192,12 +192,13 @@ def test_pairs_are_of_equal_digests_and_none_is_counted_twice(before: list[str],
     assert pairing.only_after == len(set(after) - set(before))
 
 
-def test_one_question_is_one_teacher_classes_and_maps() -> None:
-    golden = tiny_golden(3)
-    assert same_question(golden, golden) == ""
-    other = replace(golden, card=replace(golden.card, classes=("a", "b", "d", "c")))
-    assert same_question(golden, other) == "the classes are others"
-    assert "layout" in same_question(golden, replace(golden, map_spec=replace(golden.map_spec, layout="nhwc")))
+def test_one_question_is_one_teacher_classes_and_maps(bundles: dict[str, Path]) -> None:
+    with open_bundle(bundles["sound"]) as opened:
+        read = scored(opened)
+    assert same_question(read, read) == ""
+    other = replace(read, card=replace(read.card, classes=("a", "b", "d", "c")))
+    assert same_question(read, other) == "the classes are others"
+    assert "layout" in same_question(read, replace(read, map_spec=replace(read.map_spec, layout="nhwc")))
 
 
 def test_identities_tell_clauses_apart() -> None:

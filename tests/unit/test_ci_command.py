@@ -8,7 +8,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from ci_bundles import ci_bundle, damaged_graph, hostile_golden
+from ci_bundles import ci_bundle, damaged_graph, hostile_golden, unverified_bundle
 from tiny_golden import tiny_golden
 
 from edgekit.bundle.open import open_bundle
@@ -25,7 +25,10 @@ OUTCOMES = {
     "inconclusive": ExitCode.INCONCLUSIVE,
     "missing": ExitCode.BAD_INPUT,
     "broken": ExitCode.INTEGRITY,
+    "unverified": ExitCode.BAD_INPUT,
+    "waits for its device": ExitCode.INCONCLUSIVE,
 }
+JUDGED = ("pass", "fail", "inconclusive")
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +49,8 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "hostile": ci_bundle(work / "hostile", graph=graph, golden=hostile_golden()),
         "missing": work / "nothing",
         "broken": work / "broken",
+        "unverified": unverified_bundle(work / "unverified"),
+        "waits for its device": unverified_bundle(work / "waits", engine="tensorrt"),
     }
     shutil.copytree(found["pass"], found["broken"])
     scores = found["broken"] / "evidence" / "scores.json"
@@ -75,7 +80,7 @@ def test_the_exit_code_is_the_verdict_whatever_is_printed(
     if github:
         monkeypatch.setenv("GITHUB_ACTIONS", "true")
     assert run(["gate", str(bundles[outcome]), "--format", form]) == OUTCOMES[outcome]
-    assert bool(capsys.readouterr().out) is (OUTCOMES[outcome] in (0, 1, 6))
+    assert bool(capsys.readouterr().out) is (outcome in JUDGED)
 
 
 def test_the_codes_are_the_frozen_ones() -> None:
@@ -85,6 +90,8 @@ def test_the_codes_are_the_frozen_ones() -> None:
         "inconclusive": 6,
         "missing": 3,
         "broken": 4,
+        "unverified": 3,
+        "waits for its device": 6,
     }
 
 
@@ -258,7 +265,7 @@ def test_a_policy_that_is_too_weak_is_annotated(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The control has the right answers and wrong maps. The bundle's own policy fails it; one about answers does not."""
+    """Right answers and wrong maps: the bundle's own policy fails this control, one about answers does not."""
     with open_bundle(bundles["fail"]) as opened:
         table = gate_module.bundle_scores(opened, opened.golden())
     stored = StoredControls("ran", {"permuted-maps": table})

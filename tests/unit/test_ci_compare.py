@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ci_bundles import blunted_graph, ci_bundle, hostile_golden
+from ci_bundles import blunted_graph, ci_bundle, hostile_golden, unverified_bundle
 from tiny_golden import tiny_golden
 
 from edgekit.bench.options import LatencyOptions
@@ -117,6 +117,20 @@ def test_bundles_of_two_teachers_stand_side_by_side_unpaired(
     # Nothing was compared, so that nothing got worse cannot be said either.
     assert run(["compare", str(bundles["sound"]), str(bundles["teacher"]), "--fail-if-worse"]) == 3
     assert "Not paired" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("engine", ["reference", "tensorrt"])
+def test_a_bundle_without_evidence_stands_beside_one_with(
+    bundles: dict[str, Path], engine: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    waiting = unverified_bundle(tmp_path, engine=engine)
+    for order, word in (((bundles["sound"], waiting), "newer"), ((waiting, bundles["sound"]), "older")):
+        assert run(["compare", *map(str, order), "--json"]) == 0
+        document = json.loads(capsys.readouterr().out)
+        assert document["unpaired"] == f"the {word} bundle was never verified"
+        side = document["after" if word == "newer" else "before"]
+        assert side["outcome"] == "not verified"
+        assert (side["engine_bytes"] is None) is (engine == "tensorrt")
 
 
 def test_a_stored_bundle_of_an_older_format_is_compared(capsys: pytest.CaptureFixture[str]) -> None:
