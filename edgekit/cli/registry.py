@@ -75,6 +75,9 @@ COMMANDS: Mapping[str, CommandEntry] = MappingProxyType(
             "edgekit.cli.gate:command",
             "Check a bundle's integrity and judge its stored scores; the exit code is the verdict.",
         ),
+        "policy": CommandEntry(
+            "edgekit.cli.policy:command", "Say which policies there are, and in words what one demands and needs."
+        ),
         "blame": CommandEntry(
             "edgekit.cli.blame:command",
             "Say which rounding moved a bundle's maps, and at which hop from teacher to engine they were lost.",
