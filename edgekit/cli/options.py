@@ -16,6 +16,7 @@ __all__ = [
     "FILE",
     "Decorator",
     "bundle_argument",
+    "baseline_option",
     "calib_option",
     "calib_root_option",
     "data_option",
