@@ -103,12 +103,11 @@ def golden(model: PathLike, data: PathLike, output: PathLike, **options: Any) ->
         output: Folder to fill.
         **options: calib, calib_root, recipe, load, seed, observer, as for `build`.
     """
-    from edgekit.teacher.golden import GoldenRequest
-    from edgekit.teacher.golden import golden as run
+    from edgekit.teacher import golden as making
 
     with stage_inputs(model, data, **options) as given:
-        request = GoldenRequest(given.model, given.load, given.images.golden, given.recipe.export.maps)
-        return run(request, Path(output), given.observer)
+        request = making.GoldenRequest(given.model, given.load, given.images.golden, given.recipe.export.maps)
+        return making.golden(request, Path(output), given.observer)
 
 
 def compress(

@@ -15,8 +15,8 @@ import click
 __all__ = [
     "FILE",
     "Decorator",
-    "bundle_argument",
     "baseline_option",
+    "bundle_argument",
     "calib_option",
     "calib_root_option",
     "data_option",
