@@ -181,16 +181,16 @@ def _page(result: Mapping[str, Any]) -> str:
         *_table_of(result["means"]),
         "",
         "*exact* is the empirical Bernstein bound. From about a hundred samples the bootstrap is as good as it says "
-        "where samples show how values scatter, and wrong far too often where they do not: with one lost map in two hundred, most samples of 30 or "
-        "100 hold none, and no bootstrap knows of it.",
+        "where samples show how values scatter, and wrong far too often where they do not: with one lost map in two "
+        "hundred, most samples of 30 or 100 hold none, and no bootstrap knows of it.",
         "",
         f"## The {result['quantile']:.0%} quantile",
         "",
         *_table_of(result["quantiles"]),
         "",
-        "*bootstrap* is the percentile bootstrap, and errs about twice as often as it says on the side of the near end, "
-        "even with 500 samples. *exact* are order statistics, and do not; where samples are too few to bound the quantile from below, the bound is the "
-        "end of the metric's range.",
+        "*bootstrap* is the percentile bootstrap, and errs about twice as often as it says on the side of the near "
+        "end, even with 500 samples. *exact* are order statistics, and do not; where samples are too few to bound the "
+        "quantile from below, the bound is the end of the metric's range.",
         "",
         "## Several demands",
         "",

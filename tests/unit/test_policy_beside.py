@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from device_candidates import RECIPE, device_stand_in, stages
+from device_candidates import RECIPE, candidate, device_stand_in, run_on_device, stages
 from tensorrt_stand_ins import PAIRS
 
 from edgekit import api
@@ -22,6 +22,7 @@ from edgekit.cli.gate import command as gate_command
 from edgekit.core.canonical import dump_canonical, read_json
 from edgekit.core.stages import StageRecord
 from edgekit.errors import BadInputError, IntegrityError
+from edgekit.pipeline.attach import AttachRequest, attach
 from edgekit.pipeline.engines import EngineChoice, EnginesRequest, EnginesRun, run_engines
 from edgekit.pipeline.folders import BuildFolders
 from edgekit.pipeline.release import BuildResult, ReleaseRequest, make_release
@@ -184,6 +185,21 @@ def test_the_verification_leaves_out_what_it_cannot_know(built: tuple[BuildFolde
     stored = read_json(folders.verify("int8") / "verdict.json")
     assert "budget" not in {clause["kind"] for clause in stored["clauses"]}
     assert stored["outcome"] == "pass"
+
+
+def test_a_baseline_travels_with_a_device_candidate(release: Any, tmp_path: Path) -> None:
+    """The host names it, the device judges what it can, and the host judges the rest when the evidence comes back."""
+    before = read_baseline(release(load_preset("default")).folder)
+    policy = demanding(*PLENTY, BaselineClause("cosine", 0.01))
+    host = candidate(tmp_path / "host", policy=policy, baseline=before).archive
+    monkeypatch = pytest.MonkeyPatch()
+    with device_stand_in(*PAIRS[2], monkeypatch, tmp_path):
+        run_on_device(host, tmp_path / "evidence")
+    monkeypatch.undo()
+    made = attach(AttachRequest(host, tmp_path / "evidence", tmp_path / "out"))
+    assert made.manifest.status == "released"
+    assert {"budget", "no-worse-than-baseline"} < {result.clause.kind for result in made.verdict.clauses}
+    assert api.gate(made.archive).verdict.to_dict() == made.verdict.to_dict()
 
 
 @pytest.mark.parametrize(
