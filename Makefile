@@ -55,8 +55,9 @@ types: $(STAMP) ## check the types, strictly
 contracts: $(STAMP) ## check which package may import which
 	$(BIN)/lint-imports --no-logo
 
-schema: $(STAMP) ## write the recipe schema that editors complete from
+schema: $(STAMP) ## write the schemas that editors complete recipes and policies from
 	@$(BIN)/python -c 'from pathlib import Path; from edgekit.config.schema import write_recipe_schema as write; write(Path("calibration/recipe.schema.json"))'
+	@$(BIN)/python -c 'from pathlib import Path; from edgekit.config.policy_schema import write_policy_schema as write; write(Path("calibration/policy.schema.json"))'
 
 check: lint types contracts test ## run every check
 

@@ -79,6 +79,9 @@ COMMANDS: Mapping[str, CommandEntry] = MappingProxyType(
             "edgekit.cli.compare:command",
             "Show two bundles side by side: what they are, what their scores say, and how they were made.",
         ),
+        "policy": CommandEntry(
+            "edgekit.cli.policy:command", "Say which policies there are, and in words what one demands and needs."
+        ),
         "blame": CommandEntry(
             "edgekit.cli.blame:command",
             "Say which rounding moved a bundle's maps, and at which hop from teacher to engine they were lost.",

@@ -12,7 +12,7 @@ from typing import Any, get_type_hints
 from edgekit.config.recipe import RECIPE_FORMAT, Recipe, recipe_adapter
 from edgekit.core.canonical import write_json
 
-__all__ = ["recipe_schema", "write_recipe_schema"]
+__all__ = ["described_attributes", "recipe_schema", "write_recipe_schema"]
 
 _ATTRIBUTE = re.compile(r"^    (?P<name>\w+): (?P<text>.+(?:\n {8}.+)*)", re.MULTILINE)
 
@@ -30,7 +30,7 @@ def recipe_schema() -> dict[str, Any]:
     for cls in _option_classes(Recipe):
         node = schema if cls is Recipe else definitions[cls.__name__]
         node["description"] = (inspect.getdoc(cls) or "").partition("\n")[0]
-        for name, text in _described(cls).items():
+        for name, text in described_attributes(cls).items():
             node["properties"][name]["description"] = text
     schema["properties"] = {"format": {"const": RECIPE_FORMAT}, **schema["properties"]}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "edgekit recipe"}
@@ -49,7 +49,7 @@ def _option_classes(cls: type) -> Iterator[type]:
             yield from _option_classes(hints[item.name])
 
 
-def _described(cls: type) -> dict[str, str]:
+def described_attributes(cls: type) -> dict[str, str]:
     """The "Attributes" section of a docstring, by attribute."""
     section = (inspect.getdoc(cls) or "").partition("Attributes:\n")[2].partition("\n\n")[0]
     return {match["name"]: " ".join(match["text"].split()) for match in _ATTRIBUTE.finditer(section)}

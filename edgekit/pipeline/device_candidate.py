@@ -118,8 +118,6 @@ def make_candidate(request: CandidateRequest, observer: Observer = NULL_OBSERVER
         layout.POLICY: dump_canonical(request.policy.to_dict()),
         layout.RECIPE: dump_canonical(recipe_to_dict(request.recipe)),
     }
-    if request.baseline is not None:
-        documents[layout.BASELINE] = dump_canonical(request.baseline.to_dict())
     card, map_spec = _of_the_network(request.folders)
     planned = plan_device(_plan_request(request, documents, (card, map_spec)))
     wanted = BundleRequest(
@@ -203,8 +201,10 @@ def _contents(
 ) -> dict[str, Path | bytes]:
     folders = request.folders
     typed = half_graph_beside(graph_path(folders, "int8"))
+    beside = request.baseline
     return {
         **({layout.HALF_MODEL: typed} if typed.is_file() else {}),
+        **({} if beside is None else {layout.BASELINE: dump_canonical(beside.to_dict())}),
         layout.MODEL: graph_path(folders, "int8"),
         layout.REFERENCE: graph_path(folders, "fp32"),
         layout.SCALES: folders.final_calibrate / "scales.json",

@@ -41,6 +41,10 @@ class PerClass:
     The clause holds when it holds for each class by itself; it fails when one class is shown to fail. A class that the
     golden set has no sample of is not judged: nothing there speaks of it.
 
+    Every class has a bound of its own at the policy's confidence. That one violating class slips through is no likelier
+    for there being many, since all have to pass; that one good class is said to fail is, and may happen as often as the
+    risks of all add up to. The policy's family_confidence divides the risk among the classes instead.
+
     Attributes:
         over: "all" samples together, or each "class" by itself.
         class_of: Whose class a sample belongs to: the "teacher" (its top-1), or the "label", in which case samples
@@ -159,9 +163,9 @@ class QuantileClause(PerClass):
         view: One of `VIEWS`.
         interval: "none" judges the quantile of these samples. "exact" judges by order statistics, whose confidence is
             a binomial tail whatever the distribution: the sound choice. "bootstrap" judges by the percentile bootstrap
-            without acceleration, since the jackknife that BCa takes it from does not work for quantiles; its error
-            shrinks only with the square root of the samples, and near the ends (q times the samples below about 10)
-            it is not to be trusted.
+            without acceleration, since the jackknife that BCa takes it from does not work for quantiles. It is too
+            narrow on the side of the near end: simulated, a bound at 95 % on the 5 % quantile was wrong in 9 % of the
+            cases with 500 samples, in 11 % with 100, and in 24 % with 30 (`benchmarks/policy_coverage.py`).
     """
 
     kind: ClassVar[str] = "quantile"

@@ -9,7 +9,6 @@ import numpy as np
 
 from edgekit import __version__
 from edgekit.core.canonical import dump_canonical, parse_strict
-from edgekit.metrics.agreement import METRICS
 from edgekit.policy.result import ClauseResult
 from edgekit.report.costs import (
     describe_candidates,
@@ -34,7 +33,13 @@ from edgekit.report.selection import SampleSelection
 __all__ = ["REPORT_FORMAT", "headline", "report_document"]
 
 REPORT_FORMAT = "edgekit.report/1"
-_UNITS = {"share": "share", "agreement": "share", "undefined": "share", "accuracy-drop": "points"}
+_UNITS = {
+    "share": "share",
+    "agreement": "share",
+    "undefined": "share",
+    "wrong-evidence": "share",
+    "accuracy-drop": "points",
+}
 
 
 def report_document(data: ReportData, selection: SampleSelection) -> dict[str, Any]:
@@ -135,16 +140,9 @@ def _clause(result: ClauseResult) -> dict[str, Any]:
         "text": result.text,
         "explanation": result.explanation,
         "unit": _UNITS.get(result.clause.kind, "score"),
-        "better": "lower" if hasattr(result.clause, "at_most") else _better(result),
+        "better": result.better,
         **result.to_dict(),
     }
-
-
-def _better(result: ClauseResult) -> str:
-    """Which side of the bound is the good one. A share's is always above, also of a metric where lower is better."""
-    if hasattr(result.clause, "at_least"):
-        return "higher"
-    return METRICS[str(getattr(result.clause, "metric", ""))].better
 
 
 def _commands(data: ReportData) -> list[str]:
