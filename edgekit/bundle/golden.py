@@ -18,10 +18,12 @@ from edgekit.core.files import read_bytes, write_bytes
 from edgekit.errors import BadInputError, IntegrityError
 from edgekit.interface.card import ModelCard
 
-__all__ = ["GOLDEN_NAME", "FurtherMaps", "GoldenSet", "read_golden", "write_golden"]
+__all__ = ["GOLDEN_NAME", "FurtherMaps", "GoldenSet", "RandomAnswers", "read_golden", "write_golden"]
 
 GOLDEN_NAME = "golden.json"
 _FORMAT = "edgekit.golden/1"
+_FROM_BEFORE_CONTROLS = "the golden set is from before there were controls"
+_RANDOM = "random_weights"
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,24 @@ class FurtherMaps:
 
     view: MapView
     maps: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class RandomAnswers:
+    """What the teacher's architecture says with random weights: a control that no policy may let pass.
+
+    Attributes:
+        recipe: How the weights were made, in words.
+        seed: Of the generator that made them.
+        classes: int64 [N], its own top-1.
+        maps: float16 [2, N, h, w] for every view of the map specification: its map of the teacher's class, then that of
+            its own, each divided by its largest magnitude, which no metric looks at.
+    """
+
+    recipe: str
+    seed: int
+    classes: npt.NDArray[np.int64]
+    maps: tuple[npt.NDArray[np.float16], ...]
 
 
 @dataclass(frozen=True)
@@ -53,6 +73,8 @@ class GoldenSet:
             all False.
         teacher: SHA-256 of the teacher's file.
         further: The other maps that an image has, in the order of `map_spec.views`; empty when it has one.
+        random: What the same architecture says with random weights; None where that is not known.
+        random_absent: Why it is not.
     """
 
     card: ModelCard
@@ -65,6 +87,8 @@ class GoldenSet:
     masks: npt.NDArray[np.bool_] | None
     teacher: str
     further: tuple[FurtherMaps, ...] = ()
+    random: RandomAnswers | None = None
+    random_absent: str = _FROM_BEFORE_CONTROLS
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -113,6 +137,9 @@ def write_golden(golden: GoldenSet, folder: Path) -> None:
             "samples": [
                 {"name": name, "sha256": digest} for name, digest in zip(golden.names, golden.digests, strict=True)
             ],
+            _RANDOM: {"absent": golden.random_absent}
+            if golden.random is None
+            else {"recipe": golden.random.recipe, "seed": golden.random.seed},
         },
     )
 
@@ -126,7 +153,15 @@ def _arrays(golden: GoldenSet) -> dict[str, npt.NDArray[Any]]:
     }
     if golden.masks is not None:
         arrays["masks"] = golden.masks
+    if golden.random is not None:
+        arrays["random_classes"] = golden.random.classes
+        arrays |= {_random_name(number): maps for number, maps in enumerate(golden.random.maps)}
     return arrays | {_further_name(number): item.maps for number, item in enumerate(golden.further)}
+
+
+def _random_name(number: int) -> str:
+    """File name, without its ending, of a random network's maps of view `number` + 1."""
+    return f"random_maps_{number + 1}" if number else "random_maps"
 
 
 def _further_name(number: int) -> str:
@@ -161,6 +196,7 @@ def read_golden(folder: Path) -> GoldenSet:
     count, image = len(names), (card.input.height, card.input.width)
     pixels = _read_array(folder / "pixels.npy", np.uint8, (count, *image, 3))
     masks_path = folder / "masks.npy"
+    random, absent = _read_random(folder, raw.get(_RANDOM), card, spec, count)
     golden = GoldenSet(
         card=card,
         map_spec=spec,
@@ -180,6 +216,8 @@ def read_golden(folder: Path) -> GoldenSet:
             )
             for number, view in enumerate(spec.views[1:])
         ),
+        random=random,
+        random_absent=absent,
     )
     if golden.digests != digests:
         raise IntegrityError("A golden sample is not the image its digest names.", where=where)
@@ -189,6 +227,39 @@ def read_golden(folder: Path) -> GoldenSet:
     if golden.labels.min(initial=-1) < -1 or golden.labels.max(initial=-1) >= len(card.classes):
         raise IntegrityError("A golden set holds a label outside its classes.", where=where)
     return golden
+
+
+def _read_random(
+    folder: Path, raw: object, card: ModelCard, spec: MapSpec, count: int
+) -> tuple[RandomAnswers | None, str]:
+    """The answers of a random network, or why there are none; golden sets of before controls say nothing of them."""
+    if raw is None:
+        return None, _FROM_BEFORE_CONTROLS
+    where = f"{folder / GOLDEN_NAME}: {_RANDOM}"
+    if isinstance(raw, dict) and set(raw) == {"absent"} and isinstance(raw["absent"], str):
+        return None, raw["absent"]
+    known = isinstance(raw, dict) and set(raw) == {"recipe", "seed"}
+    if not (known and isinstance(raw["recipe"], str) and type(raw["seed"]) is int):  # type: ignore[index]
+        raise IntegrityError(
+            "A golden set is malformed.", where=where, expected="recipe and seed, or absent", found=ascii(raw)[:200]
+        )
+    sizes = [(view.spec.height, view.spec.width) for view in spec.views]
+    found = RandomAnswers(
+        recipe=raw["recipe"],  # type: ignore[index]
+        seed=raw["seed"],  # type: ignore[index]
+        classes=_read_array(folder / "random_classes.npy", np.int64, (count,)),
+        maps=tuple(
+            _read_array(folder / f"{_random_name(number)}.npy", np.float16, (2, count, *size))
+            for number, size in enumerate(sizes)
+        ),
+    )
+    known_classes = ((found.classes >= 0) & (found.classes < len(card.classes))).all()
+    if not (known_classes and all(np.isfinite(maps).all() for maps in found.maps)):
+        raise IntegrityError(
+            "A golden set holds answers of a random network that are not finite, or classes that do not exist.",
+            where=where,
+        )
+    return found, ""
 
 
 def _read_array(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> npt.NDArray[Any]:
