@@ -6,6 +6,7 @@ from edgekit.bundle.golden import GOLDEN_NAME
 
 __all__ = [
     "CANDIDATES",
+    "CONTROLS",
     "DEVICE_CACHES",
     "DEVICE_COMMANDS",
     "DEVICE_EVIDENCE",
@@ -78,6 +79,9 @@ VERDICT = "evidence/verdict.json"
 LATENCY = "evidence/latency.json"
 CANDIDATES = "evidence/candidates.json"
 """Every candidate that was measured, and why the shipped one was chosen."""
+
+CONTROLS = "evidence/controls.json"
+"""Which controls were verified beside the engine; their scores lie in a folder beside it. Absent in older bundles."""
 
 DEVICE_EVIDENCE = "evidence/device.json"
 """What the device said of its build; see `edgekit.device.evidence`. Only where a device completed the release."""

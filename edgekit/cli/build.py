@@ -11,6 +11,7 @@ from edgekit.cli.model_options import model_options
 from edgekit.cli.options import (
     calib_option,
     calib_root_option,
+    controls_option,
     data_option,
     dry_run_option,
     engine_option,
@@ -43,6 +44,7 @@ __all__ = ["command"]
 @recipe_option
 @student_option
 @policy_option
+@controls_option
 @output_option("edgekit-build", "Folder for the stages and the bundle; run again with the same one to go on.")
 @seed_option
 @threads_option
@@ -60,6 +62,7 @@ def command(
     recipe: str,
     student_code: str | None,
     policy: str | None,
+    controls: bool | None,
     output: Path,
     seed: int,
     threads: int,
@@ -87,6 +90,8 @@ def command(
     from edgekit.pipeline.device_candidate import CandidateResult
 
     chosen = read_recipe(recipe)
+    if controls is not None:
+        chosen = replace(chosen, verify=replace(chosen.verify, controls=controls))
     request = BuildRequest(
         model=model,
         data=data,

@@ -26,7 +26,7 @@ def command(bundle: Path, policy: str | None, as_json: bool) -> ExitCode:
     """
     from edgekit.bundle.open import open_bundle
     from edgekit.cli.tables import print_json
-    from edgekit.cli.verdicts import render_verdict
+    from edgekit.cli.verdicts import render_controls, render_verdict
     from edgekit.config.documents import read_policy
     from edgekit.verify.gate import bundle_notice, gate
 
@@ -42,6 +42,7 @@ def command(bundle: Path, policy: str | None, as_json: bool) -> ExitCode:
             print_json(document | ({"notice": notice} if notice else {}))
         else:
             click.echo(render_verdict(result.verdict))
+            click.echo(render_controls(result))
             if notice:
                 click.echo(f"{click.style('note', fg='yellow')} {notice}")
     return result.exit_code

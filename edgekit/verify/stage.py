@@ -14,7 +14,7 @@ import numpy.typing as npt
 from edgekit.bundle.golden import GoldenSet, read_golden
 from edgekit.core.canonical import JsonValue, write_json
 from edgekit.core.environment import environment_print
-from edgekit.core.files import write_bytes
+from edgekit.core.files import foreign_os_errors, write_bytes
 from edgekit.core.progress import NULL_OBSERVER, Observer
 from edgekit.core.stages import Stage, StageRecord, run_stage
 from edgekit.engines.protocol import EngineInfo, EngineOptions
@@ -24,11 +24,16 @@ from edgekit.metrics.scores_io import scores_to_dict
 from edgekit.policy.policy import Policy
 from edgekit.policy.verdict import Verdict, judge
 from edgekit.verify.answers import EngineAnswers, answer_golden
+from edgekit.verify.control_files import CONTROLS_NAME, control_files
+from edgekit.verify.control_scores import make_controls
+from edgekit.verify.controls import StoredControls
 from edgekit.verify.diagnose import diagnose
 from edgekit.verify.finding import Finding
+from edgekit.verify.gate import GateResult, with_controls
 from edgekit.verify.score import score_answers
 
 __all__ = [
+    "CONTROLS_NAME",
     "EVIDENCE_NAME",
     "LOGITS_NAME",
     "MAPS_NAME",
@@ -46,7 +51,7 @@ VERDICT_NAME = "verdict.json"
 EVIDENCE_NAME = "evidence.json"
 MAPS_NAME = "engine_maps.npy"
 LOGITS_NAME = "engine_logits.npy"
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,7 @@ class VerifyRequest:
         policy: What is demanded.
         options: How the engine runs.
         candidate: Which of a build's engines this is, such as "int8", for people.
+        controls: Whether controls are scored beside the engine; that they were switched off shows in the evidence.
     """
 
     engine: str
@@ -68,6 +74,7 @@ class VerifyRequest:
     policy: Policy
     options: EngineOptions = field(default_factory=EngineOptions)
     candidate: str = ""
+    controls: bool = True
 
 
 @dataclass(frozen=True)
@@ -79,6 +86,12 @@ class Verification:
     table: ScoreTable
     verdict: Verdict
     findings: tuple[Finding, ...]
+    controls: StoredControls
+
+    @property
+    def judged(self) -> GateResult:
+        """The verdict with what the policy says about the controls."""
+        return with_controls(self.verdict, self.controls)
 
 
 def verify_engine(request: VerifyRequest, golden: GoldenSet, observer: Observer = NULL_OBSERVER) -> Verification:
@@ -93,11 +106,12 @@ def verify_engine(request: VerifyRequest, golden: GoldenSet, observer: Observer 
         table = score_answers(golden, answers)
         findings = diagnose(golden, answers, table, runner)
         info = runner.info
-    return Verification(info, answers, table, judge(request.policy, table), findings)
+    controls = make_controls(golden, answers, table) if request.controls else StoredControls("off")
+    return Verification(info, answers, table, judge(request.policy, table), findings, controls)
 
 
 def write_verification(verification: Verification, folder: Path) -> None:
-    """Write scores, verdict, evidence and the engine's answers into `folder`.
+    """Write scores, verdict, evidence, controls and the engine's answers into `folder`.
 
     `engine_maps.npy` is float32 [2, N, h, w]: the maps of the teacher's class, then those of the engine's own. Where
     an image has several maps, `engine_maps_2.npy` and so on hold the others.
@@ -110,8 +124,13 @@ def write_verification(verification: Verification, folder: Path) -> None:
             "engine": verification.info.to_dict(),
             "environment": environment_print(),
             "findings": [finding.to_dict() for finding in verification.findings],
+            "controls": verification.controls.state,
         },
     )
+    for name, data in control_files(verification.controls).items():
+        with foreign_os_errors(folder / name, "write the controls"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(folder / name, data)
     answers = verification.answers
     _write_array(folder / MAPS_NAME, np.stack([answers.maps, answers.own_maps]))
     for number, pair in enumerate(zip(answers.further, answers.own_further, strict=True)):
@@ -138,6 +157,7 @@ def verify(request: VerifyRequest, destination: Path, observer: Observer = NULL_
         "engine": request.engine,
         "policy": request.policy.to_dict(),
         "run": asdict(request.options),
+        "controls": request.controls,
         "environment": environment_print(),
     }
     name = f"verify-{request.candidate}" if request.candidate else "verify"
@@ -152,15 +172,17 @@ def verify(request: VerifyRequest, destination: Path, observer: Observer = NULL_
 
 
 def _facts(verification: Verification) -> Mapping[str, Any]:
-    table, verdict = verification.table, verification.verdict
+    table, judged = verification.table, verification.judged
     cosine = table.metrics["cosine"]
     mean = float(np.mean(cosine[table.compared])) if table.compared.any() else None
     agreement = float(np.mean(table.agrees))
     told = "no map to compare" if mean is None else f"mean cosine {mean:.3f}"
+    weak = f"; the policy does not fail {', '.join(judged.too_weak)}" if judged.too_weak else ""
     return {
-        "outcome": verdict.outcome,
+        "outcome": judged.outcome,
         "agreement": agreement,
         "mean_cosine": mean,
         "findings": [finding.fault for finding in verification.findings],
-        "summary": f"{verdict.outcome}: {told}, agreement {agreement:.1%} on {len(table)} samples",
+        "controls": {"state": judged.controls_state, "too_weak": list(judged.too_weak)},
+        "summary": f"{judged.outcome}: {told}, agreement {agreement:.1%} on {len(table)} samples{weak}",
     }
