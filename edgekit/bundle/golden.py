@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -14,16 +15,27 @@ import numpy.typing as npt
 from edgekit.attribution.spec import NO_CLASS, MapSpec, MapView
 from edgekit.core.canonical import read_json, write_json
 from edgekit.core.digests import digest_array
-from edgekit.core.files import read_bytes, write_bytes
+from edgekit.core.files import foreign_os_errors, write_bytes
+from edgekit.core.mapped import SMALL, map_file, release
 from edgekit.errors import BadInputError, IntegrityError
 from edgekit.interface.card import ModelCard
 
-__all__ = ["GOLDEN_NAME", "FurtherMaps", "GoldenSet", "RandomAnswers", "read_golden", "write_golden"]
+__all__ = [
+    "GOLDEN_NAME",
+    "FurtherMaps",
+    "GoldenSet",
+    "RandomAnswers",
+    "explained_classes",
+    "read_golden",
+    "write_golden",
+]
 
 GOLDEN_NAME = "golden.json"
 _FORMAT = "edgekit.golden/1"
 _FROM_BEFORE_CONTROLS = "the golden set is from before there were controls"
 _RANDOM = "random_weights"
+# Samples that are looked at together where the arrays lie in files.
+_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -93,12 +105,16 @@ class GoldenSet:
     def __len__(self) -> int:
         return len(self.pixels)
 
-    @property
+    @cached_property
     def digests(self) -> tuple[str, ...]:
         """SHA-256 of each sample's pixels."""
-        return tuple(digest_array(image) for image in self.pixels)
+        found = []
+        for start in range(0, len(self.pixels), _AT_ONCE):
+            found += [digest_array(image) for image in self.pixels[start : start + _AT_ONCE]]
+            release(self.pixels)
+        return tuple(found)
 
-    @property
+    @cached_property
     def teacher_class(self) -> npt.NDArray[np.int64]:
         """The teacher's top-1, int64 [N]."""
         top: npt.NDArray[np.int64] = np.argmax(self.logits, axis=1).astype(np.int64)
@@ -111,13 +127,23 @@ class GoldenSet:
         Column j holds the teacher's answer of rank j; `NO_CLASS` where only positive classes are explained and the
         logit is not above zero.
         """
-        if self.map_spec.classes == 1 and self.map_spec.class_choice == "top":
-            return self.teacher_class.astype(np.int32)[:, None]
-        ranked = np.argsort(-self.logits, axis=1, kind="stable")[:, : self.map_spec.classes]
-        if self.map_spec.class_choice == "positive":
-            positive = np.take_along_axis(self.logits, ranked, axis=1) > 0
-            ranked = np.where(positive, ranked, NO_CLASS)
-        return ranked.astype(np.int32)
+        return explained_classes(self.logits, self.map_spec)
+
+
+def explained_classes(logits: npt.NDArray[np.float32], spec: MapSpec) -> npt.NDArray[np.int32]:
+    """The classes that a network's maps of its own answers explain, int32 [N, k]; see `GoldenSet.explained_classes`.
+
+    Args:
+        logits: float32 [N, classes], the network's.
+        spec: What its maps are.
+    """
+    if spec.classes == 1 and spec.class_choice == "top":
+        return np.argmax(logits, axis=1).astype(np.int32)[:, None]
+    ranked = np.argsort(-logits, axis=1, kind="stable")[:, : spec.classes]
+    if spec.class_choice == "positive":
+        positive = np.take_along_axis(logits, ranked, axis=1) > 0
+        ranked = np.where(positive, ranked, NO_CLASS)
+    return ranked.astype(np.int32)
 
 
 def write_golden(golden: GoldenSet, folder: Path) -> None:
@@ -170,7 +196,10 @@ def _further_name(number: int) -> str:
 
 
 def read_golden(folder: Path) -> GoldenSet:
-    """Read a golden set and check that its parts fit together.
+    """Read a golden set and check that its parts fit together, every value of them.
+
+    Arrays of many bytes stay in their files and are read-only; `edgekit.core.mapped.release` hands back what was used
+    of them.
 
     Raises:
         BadInputError: A file is missing.
@@ -222,7 +251,7 @@ def read_golden(folder: Path) -> GoldenSet:
     if golden.digests != digests:
         raise IntegrityError("A golden sample is not the image its digest names.", where=where)
     every = (golden.logits, golden.maps, *(item.maps for item in golden.further))
-    if not all(np.isfinite(array).all() for array in every):
+    if not all(_finite(array) for array in every):
         raise IntegrityError("A golden set holds answers that are not finite.", where=where)
     if golden.labels.min(initial=-1) < -1 or golden.labels.max(initial=-1) >= len(card.classes):
         raise IntegrityError("A golden set holds a label outside its classes.", where=where)
@@ -254,7 +283,7 @@ def _read_random(
         ),
     )
     known_classes = ((found.classes >= 0) & (found.classes < len(card.classes))).all()
-    if not (known_classes and all(np.isfinite(maps).all() for maps in found.maps)):
+    if not (known_classes and all(_finite(side) for maps in found.maps for side in maps)):
         raise IntegrityError(
             "A golden set holds answers of a random network that are not finite, or classes that do not exist.",
             where=where,
@@ -262,36 +291,48 @@ def _read_random(
     return found, ""
 
 
+def _finite(array: npt.NDArray[Any]) -> bool:
+    for start in range(0, len(array), _AT_ONCE):
+        if not np.isfinite(array[start : start + _AT_ONCE]).all():
+            return False
+        release(array)
+    return True
+
+
 def _read_array(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> npt.NDArray[Any]:
-    data = read_bytes(path)
-    stream = io.BytesIO(data)
-    try:
-        found_shape, found_dtype = _read_header(stream)
-    except (ValueError, EOFError, SyntaxError) as cause:
-        raise IntegrityError("An array file is malformed.", where=str(path), found=str(cause)) from cause
-    # Judged by its header, before anything of the size that header claims is allocated.
-    if found_dtype != dtype or found_shape != shape:
-        raise IntegrityError(
-            "An array of the golden set does not fit.",
-            where=str(path),
-            expected=f"{np.dtype(dtype)} {list(shape)}",
-            found=f"{found_dtype} {list(found_shape)}",
-        )
-    content = len(data) - stream.tell()
-    if content != math.prod(shape) * found_dtype.itemsize:
-        raise IntegrityError(
-            "An array file is malformed.",
-            where=str(path),
-            expected=f"{math.prod(shape) * found_dtype.itemsize} bytes of values",
-            found=f"{content}",
-        )
-    array: npt.NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False)
-    return array
+    with foreign_os_errors(path, "read a file"), path.open("rb") as stream:
+        try:
+            found_shape, found_dtype = _read_header(stream)
+        except (ValueError, EOFError, SyntaxError) as cause:
+            raise IntegrityError("An array file is malformed.", where=str(path), found=str(cause)) from cause
+        # Judged by its header, before anything of the size that header claims is allocated.
+        if found_dtype != dtype or found_shape != shape:
+            raise IntegrityError(
+                "An array of the golden set does not fit.",
+                where=str(path),
+                expected=f"{np.dtype(dtype)} {list(shape)}",
+                found=f"{found_dtype} {list(found_shape)}",
+            )
+        start, wanted = stream.tell(), math.prod(shape) * found_dtype.itemsize
+        content = path.stat().st_size - start
+        if content != wanted:
+            raise IntegrityError(
+                "An array file is malformed.",
+                where=str(path),
+                expected=f"{wanted} bytes of values",
+                found=f"{content}",
+            )
+        if wanted >= SMALL:
+            return map_file(path, found_dtype, shape, start)
+        array: npt.NDArray[Any] = np.frombuffer(bytearray(stream.read(wanted)), found_dtype).reshape(shape)
+        return array
 
 
-def _read_header(stream: io.BytesIO) -> tuple[tuple[int, ...], np.dtype[Any]]:
+def _read_header(stream: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any]]:
     version = np.lib.format.read_magic(stream)
     if version != (1, 0):
         raise ValueError(f"version {version} of the .npy format")
-    shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+    shape, in_columns, dtype = np.lib.format.read_array_header_1_0(stream)
+    if in_columns:
+        raise ValueError("values column by column, where edgekit writes them row by row")
     return shape, dtype

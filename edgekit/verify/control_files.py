@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekit.bundle.golden import GoldenSet
-from edgekit.core.canonical import dump_canonical, parse_strict
+from edgekit.core.canonical import JsonValue, dump_canonical, parse_strict
 from edgekit.core.digests import digest_bytes
 from edgekit.errors import IntegrityError
 from edgekit.metrics.scores import ScoreTable
@@ -36,11 +36,11 @@ def control_file(name: str) -> str:
 def control_files(controls: StoredControls) -> dict[str, bytes]:
     """What is written: relative name to content. The document names every table with its digest."""
     tables = {name: dump_canonical(scores_to_dict(table)) for name, table in controls.tables.items()}
-    document = {
+    document: dict[str, JsonValue] = {
         "format": _FORMAT,
         "state": controls.state,
         "tables": {name: digest_bytes(data) for name, data in tables.items()},
-        "missing": dict(controls.missing),
+        "missing": {**controls.missing},
     }
     return {CONTROLS_NAME: dump_canonical(document), **{control_file(name): data for name, data in tables.items()}}
 
