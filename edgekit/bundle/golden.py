@@ -138,7 +138,8 @@ def explained_classes(logits: npt.NDArray[np.float32], spec: MapSpec) -> npt.NDA
         spec: What its maps are.
     """
     if spec.classes == 1 and spec.class_choice == "top":
-        return np.argmax(logits, axis=1).astype(np.int32)[:, None]
+        top: npt.NDArray[np.int32] = np.argmax(logits, axis=1).astype(np.int32)
+        return top[:, None]
     ranked = np.argsort(-logits, axis=1, kind="stable")[:, : spec.classes]
     if spec.class_choice == "positive":
         positive = np.take_along_axis(logits, ranked, axis=1) > 0

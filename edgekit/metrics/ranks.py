@@ -8,11 +8,11 @@ import numpy.typing as npt
 __all__ = ["average_ranks"]
 
 
-def average_ranks(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def average_ranks(rows: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
     """Rank the values of every row from 1 upwards; equal values share the average of their ranks.
 
     Args:
-        rows: float64 [N, cells], without NaN.
+        rows: Floating [N, cells], without NaN.
 
     Returns:
         float64 [N, cells].
@@ -25,6 +25,6 @@ def average_ranks(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     first = np.maximum.accumulate(np.where(np.hstack([ends, edge]), place, 0), axis=1)
     backwards = np.where(np.hstack([edge, ends]), place, rows.shape[1])[:, ::-1]
     last = np.minimum.accumulate(backwards, axis=1)[:, ::-1]
-    ranks = np.empty_like(rows)
+    ranks = np.empty(rows.shape, dtype=np.float64)
     np.put_along_axis(ranks, order, (first + last) / 2 + 1, axis=1)
     return ranks

@@ -14,8 +14,8 @@ from edgekit.core.digests import digest_bytes
 from edgekit.errors import IntegrityError
 from edgekit.metrics.scores import ScoreTable
 from edgekit.metrics.scores_io import scores_from_dict, scores_to_dict
-from edgekit.verify.control_scores import centre_prior_table, random_weights_table
-from edgekit.verify.controls import CENTRE_PRIOR, CONTROLS, PERMUTED_MAPS, RANDOM_WEIGHTS, StoredControls
+from edgekit.verify.control_scores import stored_side_tables
+from edgekit.verify.controls import CONTROLS, PERMUTED_MAPS, RANDOM_WEIGHTS, StoredControls
 
 __all__ = ["CONTROLS_FOLDER", "CONTROLS_NAME", "control_file", "control_files", "controls_from_files"]
 
@@ -69,13 +69,15 @@ def controls_from_files(
         return StoredControls("off")
     for name, reason in raw["missing"].items():
         _check_missing(name, str(reason), golden, where)
-    tables = {}
+    tables, made = {}, stored_side_tables(golden, engine)
     for name, digest in raw["tables"].items():
         data, place = read(control_file(name)), f"{where}: {name}"
         if digest_bytes(data) != digest:
             raise _refused("A control is not the one that was verified.", place, f"SHA-256 {digest}", "another file")
         table = scores_from_dict(parse_strict(data, where=place), where=place, classes=len(golden.card.classes))
         _check_table(name, table, golden, engine, place)
+        if name in made:
+            _check_same(table, made[name], place)
         tables[name] = table
     return StoredControls("ran", tables, {str(name): str(reason) for name, reason in raw["missing"].items()})
 
@@ -129,10 +131,6 @@ def _check_table(name: str, table: ScoreTable, golden: GoldenSet, engine: ScoreT
             raise _refused(f"A control's table is not whole: {what}.", where, ", ".join(wanted), ", ".join(found))
     if name != RANDOM_WEIGHTS and not np.array_equal(table.engine_class, engine.engine_class):
         raise _refused("A control does not keep the engine's answers.", where, "the classes in its scores")
-    if name == CENTRE_PRIOR:
-        _check_same(table, centre_prior_table(golden, engine), where)
-    elif name == RANDOM_WEIGHTS and golden.random is not None:
-        _check_same(table, random_weights_table(golden, golden.random, engine), where)
 
 
 def _check_same(stored: ScoreTable, made: ScoreTable, where: str) -> None:

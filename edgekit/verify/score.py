@@ -4,27 +4,62 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from edgekit.attribution.normalise import FloatMaps
 from edgekit.bundle.golden import GoldenSet
 from edgekit.metrics.agreement import AgreementScores, score_agreement, worst_of
+from edgekit.metrics.comparisons import Maps, MapStack
 from edgekit.metrics.localisation import centre_prior, score_localisation
 from edgekit.metrics.scores import ScoreTable
 from edgekit.verify.answers import EngineAnswers
 
-__all__ = ["ENGINE_SIDE", "SCORED_AT_ONCE", "ScoreBuilder", "Views", "answered_classes", "blind_maps", "score_answers"]
+__all__ = ["SCORED_AT_ONCE", "ScoreBuilder", "Views", "Yardstick", "answered_classes", "score_answers"]
 
 SCORED_AT_ONCE = 256
 """Samples whose maps are worked on together, where the maps of all of them lie ready."""
 
-ENGINE_SIDE = "engine"
-"""First half of the names of localisation columns that are about the judged maps, and not about a yardstick."""
+# The maps of some samples, [n, h, w] for every view of the golden set.
+Views: TypeAlias = Sequence[Maps]
+_Columns: TypeAlias = Mapping[str, npt.NDArray[np.float64]]
 
-# The maps of some samples, float [n, h, w] for every view of the golden set.
-Views = Sequence[npt.NDArray[np.floating]]
-_Columns = Mapping[str, npt.NDArray[np.float64]]
+
+@dataclass(frozen=True)
+class Yardstick:
+    """What maps of some samples are held against, worked out once for all that are.
+
+    Attributes:
+        teacher: The teacher's maps, view by view.
+        masks: bool [n, height, width], or None where the golden set has none.
+        localisation: Columns about the teacher's maps and the blind one, not about those that are held against them.
+    """
+
+    teacher: tuple[MapStack, ...]
+    masks: npt.NDArray[np.bool_] | None
+    localisation: _Columns
+
+    @classmethod
+    def of(cls, golden: GoldenSet, start: int, stop: int, known: ScoreTable | None = None) -> Yardstick:
+        """That of the samples from `start` to before `stop`; `known` is a table of the same golden set."""
+        rows = slice(start, stop)
+        views = tuple(MapStack(one[rows]) for one in (golden.maps, *(item.maps for item in golden.further)))
+        if golden.masks is None:
+            return cls(views, None, {})
+        masks, teacher = golden.masks[rows], golden.maps[rows]
+        if known is not None:
+            columns = {name: values[rows] for name, values in known.localisation.items()}
+        else:
+            blind = np.broadcast_to(centre_prior(*teacher.shape[1:]), teacher.shape)
+            columns = _localised("teacher", teacher, masks) | _localised("centre-prior", blind, masks)
+        return cls(views, masks, columns)
+
+
+def _localised(who: str, maps: FloatMaps, masks: npt.NDArray[np.bool_]) -> dict[str, npt.NDArray[np.float64]]:
+    """How well maps lie on the object."""
+    return {f"{who}/{name}": values for name, values in score_localisation(maps, masks).items()}
 
 
 @dataclass(frozen=True)
@@ -39,66 +74,36 @@ class _Part:
 
 
 class ScoreBuilder:
-    """Scores maps some samples at a time, in their order, and joins what was found to a table.
+    """Scores maps some samples at a time, in their order, and joins what was found to a table."""
 
-    Args:
-        golden: The golden set.
-        yardsticks: A table of the same golden set, whose localisation columns of the teacher and of the blind map are
-            taken over, since they are not about the judged maps.
-    """
-
-    def __init__(self, golden: GoldenSet, yardsticks: ScoreTable | None = None) -> None:
-        self._golden = golden
-        self._known = {} if yardsticks is None else yardsticks.localisation
+    def __init__(self) -> None:
         self._parts: list[_Part] = []
-        self._done = 0
 
-    def add(self, maps: Views, own_maps: Views) -> None:
+    def add(self, yardstick: Yardstick, maps: Views, own_maps: Views) -> None:
         """Score the next samples; of several maps a sample's worst counts.
 
         Args:
+            yardstick: Of these samples.
             maps: Of the teacher's class.
-            own_maps: Of the judged network's own answer.
+            own_maps: Of the judged network's own answer; `maps` itself where that is all there is.
         """
-        rows = slice(self._done, self._done + len(maps[0]))
-        golden = self._golden
-        teacher = [np.asarray(one[rows]) for one in (golden.maps, *(item.maps for item in golden.further))]
-        views = [score_agreement(theirs, ours) for theirs, ours in zip(teacher, maps, strict=True)]
+        views = [score_agreement(theirs, ours) for theirs, ours in zip(yardstick.teacher, maps, strict=True)]
         asked = worst_of(views)
-        self._parts.append(
-            _Part(
-                states=asked.states,
-                metrics=asked.metrics,
-                own=_own_metrics(teacher, maps, own_maps, asked),
-                views=tuple(view.metrics for view in views) if len(views) > 1 else (),
-                localisation=self._localisation(rows, maps[0]),
-            )
-        )
-        self._done = rows.stop
+        own = asked.metrics if own_maps is maps else _own_metrics(yardstick.teacher, maps, own_maps, asked)
+        localisation = dict(yardstick.localisation)
+        if yardstick.masks is not None:
+            localisation |= _localised("engine", _array(maps[0]), yardstick.masks)
+        several = tuple(view.metrics for view in views) if len(views) > 1 else ()
+        self._parts.append(_Part(asked.states, asked.metrics, own, several, localisation))
 
-    def _localisation(self, rows: slice, engine: npt.NDArray[np.floating]) -> _Columns:
-        """How well maps lie on the object, where there are masks: both networks', and one that is blind."""
-        golden = self._golden
-        if golden.masks is None:
-            return {}
-        masks, teacher = np.asarray(golden.masks[rows]), np.asarray(golden.maps[rows])
-        sides = {ENGINE_SIDE: engine}
-        if not self._known:
-            sides |= {"teacher": teacher, "centre-prior": blind_maps(teacher.shape)}
-        found = {
-            f"{who}/{name}": values
-            for who, maps in sides.items()
-            for name, values in score_localisation(maps, masks).items()
-        }
-        return {name: values[rows] for name, values in self._known.items()} | found
-
-    def table(self, engine_class: npt.NDArray[np.int64]) -> ScoreTable:
-        """The table of everything that was added, which must be the whole golden set.
+    def table(self, golden: GoldenSet, engine_class: npt.NDArray[np.int64]) -> ScoreTable:
+        """The table of everything that was added.
 
         Args:
+            golden: The golden set, all of whose samples were.
             engine_class: int64 [N], the judged network's own top-1, -1 where its answer is not finite.
         """
-        golden, parts = self._golden, self._parts
+        parts = self._parts
         names = [view.name for view in golden.map_spec.views]
         views = zip(*(part.views for part in parts), strict=True)
         return ScoreTable(
@@ -114,31 +119,30 @@ class ScoreBuilder:
         )
 
 
-def _own_metrics(teacher: Views, maps: Views, own_maps: Views, asked: AgreementScores) -> _Columns:
+def _own_metrics(teacher: Sequence[MapStack], maps: Views, own_maps: Views, asked: AgreementScores) -> _Columns:
     """The metrics of the maps of the own answers: where these are the maps that were scored, so are their scores."""
-    other = np.zeros(len(maps[0]), dtype=np.bool_)
-    for one, own in zip(maps, own_maps, strict=True):
-        other |= (one != own).any(axis=(1, 2))
+    asked_for, own = [_array(one) for one in maps], [_array(one) for one in own_maps]
+    other = np.any([(one != mine).any(axis=(1, 2)) for one, mine in zip(asked_for, own, strict=True)], axis=0)
     rows = np.flatnonzero(other)
     if not len(rows):
         return asked.metrics
-    found = worst_of(
-        [score_agreement(theirs[rows], ours[rows]) for theirs, ours in zip(teacher, own_maps, strict=True)]
-    )
+    pairs = zip(teacher, own, strict=True)
+    # Most of them: no copies, so that what is known of the teacher's maps serves here too.
+    if 2 * len(rows) > len(other):
+        return worst_of([score_agreement(theirs, ours) for theirs, ours in pairs]).metrics
+    found = worst_of([score_agreement(theirs.maps[rows], ours[rows]) for theirs, ours in pairs])
     columns = {name: values.copy() for name, values in asked.metrics.items()}
     for name, values in columns.items():
         values[rows] = found.metrics[name]
     return columns
 
 
+def _array(maps: Maps) -> FloatMaps:
+    return maps.maps if isinstance(maps, MapStack) else maps
+
+
 def _joined(parts: Sequence[_Columns]) -> dict[str, npt.NDArray[np.float64]]:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
-
-
-def blind_maps(shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
-    """The map of somebody who has not seen the image, for each of [n, h, w]."""
-    blind: npt.NDArray[np.float64] = np.broadcast_to(centre_prior(*shape[1:]), shape)
-    return blind
 
 
 def answered_classes(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
@@ -150,9 +154,10 @@ def answered_classes(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
 
 def score_answers(golden: GoldenSet, answers: EngineAnswers) -> ScoreTable:
     """Score an engine's answers against the teacher's, sample by sample; of several maps a sample's worst counts."""
-    builder = ScoreBuilder(golden)
+    builder = ScoreBuilder()
     maps, own = (answers.maps, *answers.further), (answers.own_maps, *answers.own_further)
     for start in range(0, len(golden), SCORED_AT_ONCE):
-        rows = slice(start, start + SCORED_AT_ONCE)
-        builder.add([one[rows] for one in maps], [one[rows] for one in own])
-    return builder.table(answered_classes(answers.logits))
+        stop = min(start + SCORED_AT_ONCE, len(golden))
+        yardstick = Yardstick.of(golden, start, stop)
+        builder.add(yardstick, [one[start:stop] for one in maps], [one[start:stop] for one in own])
+    return builder.table(golden, answered_classes(answers.logits))

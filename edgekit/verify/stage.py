@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from edgekit.bundle.golden import GoldenSet, read_golden
 from edgekit.core.canonical import JsonValue, write_json
 from edgekit.core.environment import environment_print
 from edgekit.core.files import foreign_os_errors, write_bytes
+from edgekit.core.mapped import release
 from edgekit.core.progress import NULL_OBSERVER, Observer
 from edgekit.core.stages import Stage, StageRecord, run_stage
 from edgekit.engines.protocol import EngineInfo, EngineOptions
@@ -25,12 +26,12 @@ from edgekit.policy.policy import Policy
 from edgekit.policy.verdict import Verdict, judge
 from edgekit.verify.answers import EngineAnswers, answer_golden
 from edgekit.verify.control_files import CONTROLS_NAME, control_files
-from edgekit.verify.control_scores import make_controls
+from edgekit.verify.control_scores import ControlScoring, make_controls
 from edgekit.verify.controls import StoredControls
 from edgekit.verify.diagnose import diagnose
-from edgekit.verify.finding import Finding
+from edgekit.verify.finding import Finding, Maps
 from edgekit.verify.gate import GateResult, with_controls
-from edgekit.verify.score import score_answers
+from edgekit.verify.score import ScoreBuilder, Yardstick, answered_classes
 
 __all__ = [
     "CONTROLS_NAME",
@@ -52,6 +53,7 @@ EVIDENCE_NAME = "evidence.json"
 MAPS_NAME = "engine_maps.npy"
 LOGITS_NAME = "engine_logits.npy"
 _VERSION = 2
+_WRITTEN_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
@@ -102,12 +104,37 @@ def verify_engine(request: VerifyRequest, golden: GoldenSet, observer: Observer 
         IntegrityError: The artifact is not an engine, or does not fit the golden set.
     """
     with ENGINES.load(request.engine).open(request.artifact, request.options) as runner:
-        answers = answer_golden(runner, golden, observer)
-        table = score_answers(golden, answers)
+        scoring = _Scoring(golden, controls=request.controls)
+        answers = answer_golden(runner, golden, observer, taken=scoring)
+        table = scoring.engine.table(golden, answered_classes(answers.logits))
         findings = diagnose(golden, answers, table, runner)
         info = runner.info
-    controls = make_controls(golden, answers, table) if request.controls else StoredControls("off")
+    controls = StoredControls("off")
+    if scoring.controls is not None:
+        controls = make_controls(golden, answers, table, scoring.controls)
     return Verification(info, answers, table, judge(request.policy, table), findings, controls)
+
+
+class _Scoring:
+    """Scores answers, and the controls beside them, while the engine works on the next."""
+
+    def __init__(self, golden: GoldenSet, *, controls: bool) -> None:
+        self._golden = golden
+        self._with_controls = controls
+        self._begin()
+
+    def _begin(self) -> None:
+        self.engine = ScoreBuilder()
+        self.controls = ControlScoring(self._golden) if self._with_controls else None
+
+    def __call__(self, start: int, maps: Sequence[Maps], own_maps: Sequence[Maps]) -> None:
+        if start == 0:
+            self._begin()
+        stop = start + len(maps[0])
+        yardstick = Yardstick.of(self._golden, start, stop)
+        self.engine.add(yardstick, maps, own_maps)
+        if self.controls is not None:
+            self.controls.add(yardstick, start, stop)
 
 
 def write_verification(verification: Verification, folder: Path) -> None:
@@ -125,6 +152,7 @@ def write_verification(verification: Verification, folder: Path) -> None:
             "environment": environment_print(),
             "findings": [finding.to_dict() for finding in verification.findings],
             "controls": verification.controls.state,
+            "asked_both_ways": verification.answers.asked_both_ways,
         },
     )
     for name, data in control_files(verification.controls).items():
@@ -132,16 +160,27 @@ def write_verification(verification: Verification, folder: Path) -> None:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
         write_bytes(folder / name, data)
     answers = verification.answers
-    _write_array(folder / MAPS_NAME, np.stack([answers.maps, answers.own_maps]))
+    _write_array(folder / MAPS_NAME, answers.maps, answers.own_maps)
     for number, pair in enumerate(zip(answers.further, answers.own_further, strict=True)):
-        _write_array(folder / f"engine_maps_{number + 2}.npy", np.stack(pair))
+        _write_array(folder / f"engine_maps_{number + 2}.npy", *pair)
     _write_array(folder / LOGITS_NAME, answers.logits)
 
 
-def _write_array(path: Path, array: npt.NDArray[np.float32]) -> None:
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    write_bytes(path, buffer.getvalue())
+def _write_array(path: Path, *parts: npt.NDArray[np.float32]) -> None:
+    """Write an array, or several of one shape as one, without holding any of them in memory."""
+    shape = parts[0].shape if len(parts) == 1 else (len(parts), *parts[0].shape)
+    staging = path.with_name(f".{path.name}.part")
+    with foreign_os_errors(path, "write the engine's answers"):
+        with staging.open("wb") as stream:
+            header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(stream, header)
+            for part in parts:
+                for start in range(0, len(part), _WRITTEN_AT_ONCE):
+                    stream.write(np.ascontiguousarray(part[start : start + _WRITTEN_AT_ONCE], "<f4").tobytes())
+                    release(part)
+            stream.flush()
+            os.fsync(stream.fileno())
+        staging.replace(path)
 
 
 def verify(request: VerifyRequest, destination: Path, observer: Observer = NULL_OBSERVER) -> StageRecord:
