@@ -60,17 +60,21 @@ class RepeatedImages:
 
     @property
     def digests(self) -> tuple[str, ...]:
+        """Names in place of digests: nobody made files of these images."""
         return tuple(f"{index:064x}" for index in range(self.count))
 
     @property
     def names(self) -> tuple[str, ...]:
+        """Of files that could be."""
         return tuple(f"{index:06}.png" for index in range(self.count))
 
     @property
     def labels(self) -> npt.NDArray[np.int64]:
+        """None are known."""
         return np.full(self.count, -1, dtype=np.int64)
 
     def pixels(self, height: int, width: int, _observer: Any) -> npt.NDArray[np.uint8]:
+        """Every copy with noise of its own."""
         rng = np.random.default_rng(0)
         images = np.empty((self.count, height, width, 3), dtype=np.uint8)
         for index in range(self.count):
@@ -79,7 +83,7 @@ class RepeatedImages:
         return images
 
     def masks(self, _height: int, _width: int) -> None:
-        return None
+        """None are known."""
 
 
 def prepared(name: str, counts: tuple[int, ...], work: Path) -> Path:
@@ -100,8 +104,8 @@ def prepared(name: str, counts: tuple[int, ...], work: Path) -> Path:
         model, load = teacher_path(), LoadOptions()
         drawn = np.stack([draw_image(1, "val", index).pixels for index in range(DRAWN)])
     else:
-        from prepare_data import MODELS, card_of
         from measuring.images import SHARED
+        from prepare_data import MODELS, card_of
 
         arch, arguments, _ = MODELS[name]
         model = SHARED / "models" / f"{name}.safetensors"
