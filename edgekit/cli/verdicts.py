@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import click
 
+from edgekit.ci.escaping import LONGEST_NAME, visible
 from edgekit.cli.tables import render_table, style_outcome
 from edgekit.policy.verdict import Verdict
 from edgekit.verify.finding import Finding
@@ -22,8 +23,12 @@ _STATE_WORDS = {
 
 def render_verdict(verdict: Verdict) -> str:
     """The clause table, the counts behind it and the outcome."""
-    rows = [(style_outcome(result.outcome), result.text, result.explanation) for result in verdict.clauses]
-    lines = [render_table(("outcome", f"policy {verdict.policy.name!r} demands", "found"), rows), ""]
+    # Names in a policy are foreign text, and a runner takes lines that begin with "::" for commands.
+    rows = [
+        (style_outcome(result.outcome), visible(result.text), visible(result.explanation)) for result in verdict.clauses
+    ]
+    policy = visible(repr(verdict.policy.name), LONGEST_NAME)
+    lines = [render_table(("outcome", f"policy {policy} demands", "found"), rows), ""]
     odd = [
         f"{count} {_STATE_WORDS[state]}" for state, count in verdict.states.items() if count and state in _STATE_WORDS
     ]
@@ -42,7 +47,7 @@ def render_controls(result: GateResult) -> str:
         return "controls: none stored, this evidence is from before there were any"
     caught = [control.name for control in result.controls if control.caught]
     lines = [f"controls: the policy fails {', '.join(caught) or 'none of them'}"]
-    lines += [f"controls: no {name}, since {reason}" for name, reason in result.controls_missing.items()]
+    lines += [f"controls: no {name}, since {visible(reason)}" for name, reason in result.controls_missing.items()]
     for control in result.controls:
         if not control.caught:
             said = f"its verdict on {control.name} is {control.verdict.outcome}; {control.remark}"
