@@ -272,8 +272,10 @@ def qat(  # noqa: PLR0913 - all but three by keyword
         return run(request, Path(output), given.observer)
 
 
-def verify(path: PathLike, *, policy: Policy | None = None, observer: Observer = NULL_OBSERVER) -> Verification:
-    """Run a bundle's engine on its golden set, here and now, and judge its maps."""
+def verify(
+    path: PathLike, *, policy: Policy | None = None, controls: bool = True, observer: Observer = NULL_OBSERVER
+) -> Verification:
+    """Run a bundle's engine on its golden set, here and now, and judge its maps, with controls beside it."""
     from edgekit.bundle.open import open_bundle
     from edgekit.verify.gate import bundle_policy
     from edgekit.verify.stage import VerifyRequest, verify_engine
@@ -285,6 +287,7 @@ def verify(path: PathLike, *, policy: Policy | None = None, observer: Observer =
             artifact=opened.model_path,
             golden=opened.folder / "golden",
             policy=policy or bundle_policy(opened),
+            controls=controls,
         )
         return verify_engine(request, golden_set, observer)
 
@@ -323,7 +326,15 @@ def bundle(
             *((("qat", folders.qat),) if trained else ()),
         )
     }
-    ran = run_engines(EnginesRequest(folders, chosen, choice, policy, recipe.select.latency_runs), observer)
+    wanted = EnginesRequest(
+        folders=folders,
+        target=chosen,
+        choice=choice,
+        policy=policy,
+        latency_runs=recipe.select.latency_runs,
+        controls=recipe.verify.controls,
+    )
+    ran = run_engines(wanted, observer)
     return make_release(ReleaseRequest(folders, chosen.name, ran, recipe, policy, records | ran.records), observer)
 
 

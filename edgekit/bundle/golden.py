@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -14,14 +15,27 @@ import numpy.typing as npt
 from edgekit.attribution.spec import NO_CLASS, MapSpec, MapView
 from edgekit.core.canonical import read_json, write_json
 from edgekit.core.digests import digest_array
-from edgekit.core.files import read_bytes, write_bytes
+from edgekit.core.files import foreign_os_errors, write_bytes
+from edgekit.core.mapped import SMALL, map_file, release
 from edgekit.errors import BadInputError, IntegrityError
 from edgekit.interface.card import ModelCard
 
-__all__ = ["GOLDEN_NAME", "FurtherMaps", "GoldenSet", "read_golden", "write_golden"]
+__all__ = [
+    "GOLDEN_NAME",
+    "FurtherMaps",
+    "GoldenSet",
+    "RandomAnswers",
+    "explained_classes",
+    "read_golden",
+    "write_golden",
+]
 
 GOLDEN_NAME = "golden.json"
 _FORMAT = "edgekit.golden/1"
+_FROM_BEFORE_CONTROLS = "the golden set is from before there were controls"
+_RANDOM = "random_weights"
+# Samples that are looked at together where the arrays lie in files.
+_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -35,6 +49,24 @@ class FurtherMaps:
 
     view: MapView
     maps: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class RandomAnswers:
+    """What the teacher's architecture says with random weights: a control that no policy may let pass.
+
+    Attributes:
+        recipe: How the weights were made, in words.
+        seed: Of the generator that made them.
+        classes: int64 [N], its own top-1.
+        maps: float16 [2, N, h, w] for every view of the map specification: its map of the teacher's class, then that of
+            its own, each divided by its largest magnitude, which no metric looks at.
+    """
+
+    recipe: str
+    seed: int
+    classes: npt.NDArray[np.int64]
+    maps: tuple[npt.NDArray[np.float16], ...]
 
 
 @dataclass(frozen=True)
@@ -53,6 +85,8 @@ class GoldenSet:
             all False.
         teacher: SHA-256 of the teacher's file.
         further: The other maps that an image has, in the order of `map_spec.views`; empty when it has one.
+        random: What the same architecture says with random weights; None where that is not known.
+        random_absent: Why it is not.
     """
 
     card: ModelCard
@@ -65,16 +99,22 @@ class GoldenSet:
     masks: npt.NDArray[np.bool_] | None
     teacher: str
     further: tuple[FurtherMaps, ...] = ()
+    random: RandomAnswers | None = None
+    random_absent: str = _FROM_BEFORE_CONTROLS
 
     def __len__(self) -> int:
         return len(self.pixels)
 
-    @property
+    @cached_property
     def digests(self) -> tuple[str, ...]:
         """SHA-256 of each sample's pixels."""
-        return tuple(digest_array(image) for image in self.pixels)
+        found = []
+        for start in range(0, len(self.pixels), _AT_ONCE):
+            found += [digest_array(image) for image in self.pixels[start : start + _AT_ONCE]]
+            release(self.pixels)
+        return tuple(found)
 
-    @property
+    @cached_property
     def teacher_class(self) -> npt.NDArray[np.int64]:
         """The teacher's top-1, int64 [N]."""
         top: npt.NDArray[np.int64] = np.argmax(self.logits, axis=1).astype(np.int64)
@@ -87,13 +127,24 @@ class GoldenSet:
         Column j holds the teacher's answer of rank j; `NO_CLASS` where only positive classes are explained and the
         logit is not above zero.
         """
-        if self.map_spec.classes == 1 and self.map_spec.class_choice == "top":
-            return self.teacher_class.astype(np.int32)[:, None]
-        ranked = np.argsort(-self.logits, axis=1, kind="stable")[:, : self.map_spec.classes]
-        if self.map_spec.class_choice == "positive":
-            positive = np.take_along_axis(self.logits, ranked, axis=1) > 0
-            ranked = np.where(positive, ranked, NO_CLASS)
-        return ranked.astype(np.int32)
+        return explained_classes(self.logits, self.map_spec)
+
+
+def explained_classes(logits: npt.NDArray[np.float32], spec: MapSpec) -> npt.NDArray[np.int32]:
+    """The classes that a network's maps of its own answers explain, int32 [N, k]; see `GoldenSet.explained_classes`.
+
+    Args:
+        logits: float32 [N, classes], the network's.
+        spec: What its maps are.
+    """
+    if spec.classes == 1 and spec.class_choice == "top":
+        top: npt.NDArray[np.int32] = np.argmax(logits, axis=1).astype(np.int32)
+        return top[:, None]
+    ranked = np.argsort(-logits, axis=1, kind="stable")[:, : spec.classes]
+    if spec.class_choice == "positive":
+        positive = np.take_along_axis(logits, ranked, axis=1) > 0
+        ranked = np.where(positive, ranked, NO_CLASS)
+    return ranked.astype(np.int32)
 
 
 def write_golden(golden: GoldenSet, folder: Path) -> None:
@@ -113,6 +164,9 @@ def write_golden(golden: GoldenSet, folder: Path) -> None:
             "samples": [
                 {"name": name, "sha256": digest} for name, digest in zip(golden.names, golden.digests, strict=True)
             ],
+            _RANDOM: {"absent": golden.random_absent}
+            if golden.random is None
+            else {"recipe": golden.random.recipe, "seed": golden.random.seed},
         },
     )
 
@@ -126,7 +180,15 @@ def _arrays(golden: GoldenSet) -> dict[str, npt.NDArray[Any]]:
     }
     if golden.masks is not None:
         arrays["masks"] = golden.masks
+    if golden.random is not None:
+        arrays["random_classes"] = golden.random.classes
+        arrays |= {_random_name(number): maps for number, maps in enumerate(golden.random.maps)}
     return arrays | {_further_name(number): item.maps for number, item in enumerate(golden.further)}
+
+
+def _random_name(number: int) -> str:
+    """File name, without its ending, of a random network's maps of view `number` + 1."""
+    return f"random_maps_{number + 1}" if number else "random_maps"
 
 
 def _further_name(number: int) -> str:
@@ -135,7 +197,10 @@ def _further_name(number: int) -> str:
 
 
 def read_golden(folder: Path) -> GoldenSet:
-    """Read a golden set and check that its parts fit together.
+    """Read a golden set and check that its parts fit together, every value of them.
+
+    Arrays of many bytes stay in their files and are read-only; `edgekit.core.mapped.release` hands back what was used
+    of them.
 
     Raises:
         BadInputError: A file is missing.
@@ -161,6 +226,7 @@ def read_golden(folder: Path) -> GoldenSet:
     count, image = len(names), (card.input.height, card.input.width)
     pixels = _read_array(folder / "pixels.npy", np.uint8, (count, *image, 3))
     masks_path = folder / "masks.npy"
+    random, absent = _read_random(folder, raw.get(_RANDOM), card, spec, count)
     golden = GoldenSet(
         card=card,
         map_spec=spec,
@@ -180,47 +246,94 @@ def read_golden(folder: Path) -> GoldenSet:
             )
             for number, view in enumerate(spec.views[1:])
         ),
+        random=random,
+        random_absent=absent,
     )
     if golden.digests != digests:
         raise IntegrityError("A golden sample is not the image its digest names.", where=where)
     every = (golden.logits, golden.maps, *(item.maps for item in golden.further))
-    if not all(np.isfinite(array).all() for array in every):
+    if not all(_finite(array) for array in every):
         raise IntegrityError("A golden set holds answers that are not finite.", where=where)
     if golden.labels.min(initial=-1) < -1 or golden.labels.max(initial=-1) >= len(card.classes):
         raise IntegrityError("A golden set holds a label outside its classes.", where=where)
     return golden
 
 
+def _read_random(
+    folder: Path, raw: object, card: ModelCard, spec: MapSpec, count: int
+) -> tuple[RandomAnswers | None, str]:
+    """The answers of a random network, or why there are none; golden sets of before controls say nothing of them."""
+    if raw is None:
+        return None, _FROM_BEFORE_CONTROLS
+    where = f"{folder / GOLDEN_NAME}: {_RANDOM}"
+    if isinstance(raw, dict) and set(raw) == {"absent"} and isinstance(raw["absent"], str):
+        return None, raw["absent"]
+    known = isinstance(raw, dict) and set(raw) == {"recipe", "seed"}
+    if not (known and isinstance(raw["recipe"], str) and type(raw["seed"]) is int):  # type: ignore[index]
+        raise IntegrityError(
+            "A golden set is malformed.", where=where, expected="recipe and seed, or absent", found=ascii(raw)[:200]
+        )
+    sizes = [(view.spec.height, view.spec.width) for view in spec.views]
+    found = RandomAnswers(
+        recipe=raw["recipe"],  # type: ignore[index]
+        seed=raw["seed"],  # type: ignore[index]
+        classes=_read_array(folder / "random_classes.npy", np.int64, (count,)),
+        maps=tuple(
+            _read_array(folder / f"{_random_name(number)}.npy", np.float16, (2, count, *size))
+            for number, size in enumerate(sizes)
+        ),
+    )
+    known_classes = ((found.classes >= 0) & (found.classes < len(card.classes))).all()
+    if not (known_classes and all(_finite(side) for maps in found.maps for side in maps)):
+        raise IntegrityError(
+            "A golden set holds answers of a random network that are not finite, or classes that do not exist.",
+            where=where,
+        )
+    return found, ""
+
+
+def _finite(array: npt.NDArray[Any]) -> bool:
+    for start in range(0, len(array), _AT_ONCE):
+        if not np.isfinite(array[start : start + _AT_ONCE]).all():
+            return False
+        release(array)
+    return True
+
+
 def _read_array(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> npt.NDArray[Any]:
-    data = read_bytes(path)
-    stream = io.BytesIO(data)
-    try:
-        found_shape, found_dtype = _read_header(stream)
-    except (ValueError, EOFError, SyntaxError) as cause:
-        raise IntegrityError("An array file is malformed.", where=str(path), found=str(cause)) from cause
-    # Judged by its header, before anything of the size that header claims is allocated.
-    if found_dtype != dtype or found_shape != shape:
-        raise IntegrityError(
-            "An array of the golden set does not fit.",
-            where=str(path),
-            expected=f"{np.dtype(dtype)} {list(shape)}",
-            found=f"{found_dtype} {list(found_shape)}",
-        )
-    content = len(data) - stream.tell()
-    if content != math.prod(shape) * found_dtype.itemsize:
-        raise IntegrityError(
-            "An array file is malformed.",
-            where=str(path),
-            expected=f"{math.prod(shape) * found_dtype.itemsize} bytes of values",
-            found=f"{content}",
-        )
-    array: npt.NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False)
-    return array
+    with foreign_os_errors(path, "read a file"), path.open("rb") as stream:
+        try:
+            found_shape, found_dtype = _read_header(stream)
+        except (ValueError, EOFError, SyntaxError) as cause:
+            raise IntegrityError("An array file is malformed.", where=str(path), found=str(cause)) from cause
+        # Judged by its header, before anything of the size that header claims is allocated.
+        if found_dtype != dtype or found_shape != shape:
+            raise IntegrityError(
+                "An array of the golden set does not fit.",
+                where=str(path),
+                expected=f"{np.dtype(dtype)} {list(shape)}",
+                found=f"{found_dtype} {list(found_shape)}",
+            )
+        start, wanted = stream.tell(), math.prod(shape) * found_dtype.itemsize
+        content = path.stat().st_size - start
+        if content != wanted:
+            raise IntegrityError(
+                "An array file is malformed.",
+                where=str(path),
+                expected=f"{wanted} bytes of values",
+                found=f"{content}",
+            )
+        if wanted >= SMALL:
+            return map_file(path, found_dtype, shape, start)
+        array: npt.NDArray[Any] = np.frombuffer(bytearray(stream.read(wanted)), found_dtype).reshape(shape)
+        return array
 
 
-def _read_header(stream: io.BytesIO) -> tuple[tuple[int, ...], np.dtype[Any]]:
+def _read_header(stream: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any]]:
     version = np.lib.format.read_magic(stream)
     if version != (1, 0):
         raise ValueError(f"version {version} of the .npy format")
-    shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+    shape, in_columns, dtype = np.lib.format.read_array_header_1_0(stream)
+    if in_columns:
+        raise ValueError("values column by column, where edgekit writes them row by row")
     return shape, dtype

@@ -7,6 +7,7 @@ from edgekit.bundle.golden import GOLDEN_NAME
 __all__ = [
     "BASELINE",
     "CANDIDATES",
+    "CONTROLS",
     "DEVICE_CACHES",
     "DEVICE_COMMANDS",
     "DEVICE_EVIDENCE",
@@ -82,6 +83,9 @@ CANDIDATES = "evidence/candidates.json"
 
 BASELINE = "evidence/baseline.json"
 """The scores of the release that this one was judged beside. Only where one was named."""
+
+CONTROLS = "evidence/controls.json"
+"""Which controls were verified beside the engine; their scores lie in a folder beside it. Absent in older bundles."""
 
 DEVICE_EVIDENCE = "evidence/device.json"
 """What the device said of its build; see `edgekit.device.evidence`. Only where a device completed the release."""

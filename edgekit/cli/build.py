@@ -12,6 +12,7 @@ from edgekit.cli.options import (
     baseline_option,
     calib_option,
     calib_root_option,
+    controls_option,
     data_option,
     dry_run_option,
     engine_option,
@@ -45,6 +46,7 @@ __all__ = ["command"]
 @student_option
 @policy_option
 @baseline_option
+@controls_option
 @output_option("edgekit-build", "Folder for the stages and the bundle; run again with the same one to go on.")
 @seed_option
 @threads_option
@@ -63,6 +65,7 @@ def command(
     student_code: str | None,
     policy: str | None,
     baseline: Path | None,
+    controls: bool | None,
     output: Path,
     seed: int,
     threads: int,
@@ -90,6 +93,8 @@ def command(
     from edgekit.pipeline.device_candidate import CandidateResult
 
     chosen = read_recipe(recipe)
+    if controls is not None:
+        chosen = replace(chosen, verify=replace(chosen.verify, controls=controls))
     request = BuildRequest(
         model=model,
         data=data,

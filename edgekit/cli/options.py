@@ -19,6 +19,7 @@ __all__ = [
     "bundle_argument",
     "calib_option",
     "calib_root_option",
+    "controls_option",
     "data_option",
     "dry_run_option",
     "engine_option",
@@ -126,6 +127,12 @@ threads_option: Decorator[Any] = click.option(
     default=0,
     metavar="N",
     help="Threads the engine may use; 0 leaves the choice to the runtime.",
+)
+controls_option: Decorator[Any] = click.option(
+    "--controls/--no-controls",
+    default=None,
+    help="Score random weights, permuted maps and a centre prior too, none of which may pass the policy. "
+    "[default: as the recipe says, and it says so unless told otherwise]",
 )
 dry_run_option: Decorator[Any] = click.option(
     "--dry-run", is_flag=True, help="Check everything and say what would be done, without doing it."

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgekit.cli.tables import print_json, render_facts, render_table, style_outcome
-from edgekit.cli.verdicts import render_verdict
+from edgekit.cli.verdicts import render_controls, render_verdict
 from edgekit.core.stages import StageRecord
 from edgekit.errors import ExitCode
 
@@ -75,6 +75,7 @@ def result_to_dict(result: BuildResult) -> dict[str, Any]:
         "report": str(result.report),
         "digest": result.manifest.digest,
         "verdict": result.verdict.to_dict_in_words(),
+        "controls": result.judged.to_dict()["controls"],
         "selection": result.selection.to_dict(),
         "findings": [dict(finding) for finding in result.findings],
     }
@@ -88,6 +89,7 @@ def print_result(result: BuildResult, *, as_json: bool) -> None:
     click.echo(_candidates(result))
     click.echo("")
     click.echo(render_verdict(result.verdict))
+    click.echo(render_controls(result.judged))
     for finding in result.findings:
         click.echo(f"{click.style('diagnosis', fg='yellow')} [{finding['fault']}] {finding['text']}")
     click.echo("")

@@ -47,11 +47,14 @@ def render_controls(result: GateResult) -> str:
         return "controls: none stored, this evidence is from before there were any"
     caught = [control.name for control in result.controls if control.caught]
     lines = [f"controls: the policy fails {', '.join(caught) or 'none of them'}"]
-    lines += [
-        f"{click.style('policy too weak', fg='yellow')}: its verdict on {control.name} is {control.verdict.outcome}"
-        for control in result.controls
-        if not control.caught
-    ]
+    lines += [f"controls: no {name}, since {visible(reason)}" for name, reason in result.controls_missing.items()]
+    for control in result.controls:
+        if not control.caught:
+            said = f"its verdict on {control.name} is {control.verdict.outcome}; {control.remark}"
+            lines.append(f"{click.style('policy too weak', fg='yellow')}: {said}")
+            lines += [f"  it would be caught by: {text}" for text in control.catching]
+            if not control.catching:
+                lines.append("  no clause of the presets would catch it on these samples")
     if result.outcome != result.verdict.outcome:
         lines.append(f"with the controls: {style_outcome(result.outcome)}, a policy that passes them shows nothing")
     return "\n".join(lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,12 @@ __all__ = ["command"]
 @click.option("--golden", type=FILE, metavar="DIR", help="Golden set, when an engine file is verified.")
 @click.option("--engine", default="ort-cpu", show_default=True, metavar="NAME", help="Runtime of an engine file.")
 @policy_option
+@click.option(
+    "--controls/--no-controls",
+    default=True,
+    show_default=True,
+    help="Score random weights, permuted maps and a centre prior too, none of which may pass the policy.",
+)
 @threads_option
 @click.option("-o", "--output", type=FILE, metavar="DIR", help="Also write scores, verdict and maps to this folder.")
 @quiet_option
@@ -32,6 +39,7 @@ def command(
     golden: Path | None,
     engine: str,
     policy: str | None,
+    controls: bool,
     threads: int,
     output: Path | None,
     quiet: bool,
@@ -44,16 +52,18 @@ def command(
     """
     from edgekit.cli.progress import make_observer
     from edgekit.cli.tables import print_json
-    from edgekit.cli.verdicts import render_findings, render_verdict
+    from edgekit.cli.verdicts import render_controls, render_findings, render_verdict
     from edgekit.config.documents import read_policy
     from edgekit.verify.stage import write_verification
 
+    options = _Options(threads, controls)
     demanded = None if policy is None else read_policy(policy)
     with make_observer(quiet) as observer:
         if golden is None:
-            done = _verify_bundle(path, demanded, threads, observer)
+            done = _verify_bundle(path, demanded, options, observer)
         else:
-            done = _verify_file(path, golden, engine, demanded or read_policy("default"), threads, observer)
+            done = _verify_file(path, golden, engine, demanded or read_policy("default"), options, observer)
+    judged = done.judged
     if output is not None:
         write_verification(done, output)
     if as_json:
@@ -61,17 +71,26 @@ def command(
         print_json(
             {
                 "engine": done.info.to_dict(),
-                "verdict": done.verdict.to_dict_in_words(),
+                **judged.to_dict(),
                 "findings": findings,
             }
         )
     else:
         click.echo(f"{done.info.engine} on {done.info.device} ({done.info.runtime})\n")
-        click.echo("\n".join(part for part in (render_verdict(done.verdict), render_findings(done.findings)) if part))
-    return done.verdict.exit_code
+        parts = (render_verdict(done.verdict), render_controls(judged), render_findings(done.findings))
+        click.echo("\n".join(part for part in parts if part))
+    return judged.exit_code
 
 
-def _verify_bundle(path: Path, policy: Policy | None, threads: int, observer: Observer) -> Verification:
+@dataclass(frozen=True)
+class _Options:
+    """How the engine is verified."""
+
+    threads: int
+    controls: bool
+
+
+def _verify_bundle(path: Path, policy: Policy | None, options: _Options, observer: Observer) -> Verification:
     from edgekit.bundle.open import open_bundle
     from edgekit.engines.protocol import EngineOptions
     from edgekit.verify.gate import bundle_policy
@@ -85,21 +104,29 @@ def _verify_bundle(path: Path, policy: Policy | None, threads: int, observer: Ob
             artifact=opened.model_path,
             golden=opened.folder / "golden",
             policy=policy or bundle_policy(opened),
-            options=EngineOptions(threads=threads),
+            options=EngineOptions(threads=options.threads),
+            controls=options.controls,
         )
         _note_left(request.policy, observer)
         return verify_engine(request, opened.golden(), observer)
 
 
 def _verify_file(
-    path: Path, golden: Path, engine: str, policy: Policy, threads: int, observer: Observer
+    path: Path, golden: Path, engine: str, policy: Policy, options: _Options, observer: Observer
 ) -> Verification:
     from edgekit.bundle.golden import read_golden
     from edgekit.engines.protocol import EngineOptions
     from edgekit.verify.stage import VerifyRequest, verify_engine
 
-    request = VerifyRequest(engine, path, golden, policy, EngineOptions(threads=threads))
     _note_left(policy, observer)
+    request = VerifyRequest(
+        engine=engine,
+        artifact=path,
+        golden=golden,
+        policy=policy,
+        options=EngineOptions(threads=options.threads),
+        controls=options.controls,
+    )
     return verify_engine(request, read_golden(golden), observer)
 
 

@@ -21,7 +21,7 @@ from edgekit.config.names import is_file_name
 from edgekit.errors import BadInputError, UnavailableError
 from edgekit.export.options import ExportOptions
 from edgekit.teacher.options import GoldenOptions
-from edgekit.verify.options import SelectOptions
+from edgekit.verify.options import SelectOptions, VerifyOptions
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -51,6 +51,7 @@ class Recipe:
         export: How the explained graph is written and checked.
         calibrate: How INT8 ranges are found.
         qat: Training with the rounding of INT8 in place.
+        verify: Whether controls are verified beside the engines.
         select: When INT8 is worth shipping.
         policy: The tolerance: the name of a policy preset, or a policy document.
     """
@@ -60,6 +61,7 @@ class Recipe:
     export: ExportOptions = field(default_factory=ExportOptions)
     calibrate: CalibrateOptions = field(default_factory=CalibrateOptions)
     qat: QatOptions = field(default_factory=QatOptions)
+    verify: VerifyOptions = field(default_factory=VerifyOptions)
     select: SelectOptions = field(default_factory=SelectOptions)
     policy: str | Mapping[str, Any] = "default"
 

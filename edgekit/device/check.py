@@ -15,7 +15,7 @@ from edgekit.bundle.names import check_names
 from edgekit.bundle.open import Bundle
 from edgekit.core.canonical import read_json
 from edgekit.core.digests import digest_file
-from edgekit.core.files import foreign_os_errors
+from edgekit.core.files import foreign_os_errors, read_bytes
 from edgekit.core.stages import RECORD_NAME
 from edgekit.device.candidate import bundle_golden_digest
 from edgekit.device.evidence import CandidateEvidence, DeviceEvidence
@@ -27,7 +27,8 @@ from edgekit.metrics.agreement import METRICS
 from edgekit.metrics.scores import ScoreTable
 from edgekit.metrics.scores_io import scores_from_dict
 from edgekit.policy.verdict import judge
-from edgekit.verify.gate import bundle_policy
+from edgekit.verify.control_files import CONTROLS_NAME, controls_from_files
+from edgekit.verify.gate import bundle_policy, wants_controls
 from edgekit.verify.stage import EVIDENCE_NAME as VERIFIED_NAME
 from edgekit.verify.stage import LOGITS_NAME, MAPS_NAME, SCORES_NAME, VERDICT_NAME
 
@@ -63,6 +64,7 @@ def check_evidence(opened: Bundle, plan: DevicePlan, evidence: DeviceEvidence, f
         _check_engine(build, said, evidence, folder, place)
         table = scores_from_dict(said.scores, where=place, classes=len(golden.card.classes))
         _check_scores(table, golden, place)
+        _check_controls(opened, table, golden, verify_folder(folder, name))
         verdict = judge(policy.of_scores(), table).to_dict()
         if verdict != said.verdict:
             raise IntegrityError(
@@ -72,6 +74,23 @@ def check_evidence(opened: Bundle, plan: DevicePlan, evidence: DeviceEvidence, f
                 found=str(said.verdict.get("outcome")),
                 hint=_AGAIN,
             )
+
+
+def _check_controls(opened: Bundle, table: ScoreTable, golden: GoldenSet, verified: Path) -> None:
+    """The controls are those of these scores, and ran unless the candidate's recipe says otherwise."""
+    document = verified / CONTROLS_NAME
+    found = controls_from_files(
+        read_bytes(document), lambda file: read_bytes(verified / file), golden, table, where=str(document)
+    )
+    wanted = "off" if wants_controls(opened) is False else "ran"
+    if found.state != wanted:
+        raise IntegrityError(
+            "The evidence's controls are not what the candidate's recipe asked for.",
+            where=str(document),
+            expected=f"state {wanted}",
+            found=f"state {found.state}",
+            hint=_AGAIN,
+        )
 
 
 def _check_identity(opened: Bundle, plan: DevicePlan, evidence: DeviceEvidence, where: str) -> None:
@@ -145,6 +164,7 @@ def _check_files(plan: DevicePlan, evidence: DeviceEvidence, folder: Path) -> No
             (verify_folder, VERIFIED_NAME),
             (verify_folder, MAPS_NAME),
             (verify_folder, LOGITS_NAME),
+            (verify_folder, CONTROLS_NAME),
             (verify_folder, RECORD_NAME),
             (engine_folder, RECORD_NAME),
         )

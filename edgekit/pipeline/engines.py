@@ -47,6 +47,7 @@ class EnginesRequest:
         policy: What is demanded.
         latency_runs: Timed runs of each candidate.
         options: How engines run.
+        controls: Whether controls are verified beside them.
     """
 
     folders: BuildFolders
@@ -55,6 +56,7 @@ class EnginesRequest:
     policy: Policy
     latency_runs: int
     options: EngineOptions = field(default_factory=EngineOptions)
+    controls: bool = True
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,15 @@ def run_engines(request: EnginesRequest, observer: Observer = NULL_OBSERVER) -> 
     for item in candidates:
         artifact = artifact_path(folders, item.engine, item.name)
         records[f"verify-{item.name}"] = verify(
-            VerifyRequest(item.engine, artifact, folders.golden, request.policy, request.options, item.name),
+            VerifyRequest(
+                engine=item.engine,
+                artifact=artifact,
+                golden=folders.golden,
+                policy=request.policy,
+                options=request.options,
+                candidate=item.name,
+                controls=request.controls,
+            ),
             folders.verify(item.name),
             observer,
         )

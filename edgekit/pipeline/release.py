@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -49,6 +49,8 @@ from edgekit.policy.verdict import Verdict, judge
 from edgekit.report.data import CandidateSummary, ReportData
 from edgekit.report.write import write_report
 from edgekit.verify.beside import counts_as_shipped, latency_costs
+from edgekit.verify.control_files import CONTROLS_NAME, control_file, controls_from_files
+from edgekit.verify.gate import GateResult, with_controls
 from edgekit.verify.select import Candidate, Judged, Selection, select
 from edgekit.verify.stage import EVIDENCE_NAME, LOGITS_NAME, MAPS_NAME, SCORES_NAME
 
@@ -89,7 +91,7 @@ class BuildResult:
     Attributes:
         folder: The bundle: `release/` when it was released, else `candidate/`.
         manifest: Its manifest.
-        verdict: Of the engine in it.
+        judged: What the policy says about the engine in it, and about the controls.
         selection: Which candidate that is, and why.
         findings: What the diagnosis said about a mismatch, as text.
         records: What each stage did, by name.
@@ -97,10 +99,15 @@ class BuildResult:
 
     folder: Path
     manifest: Manifest
-    verdict: Verdict
+    judged: GateResult
     selection: Selection
     findings: tuple[Mapping[str, Any], ...]
     records: Mapping[str, StageRecord]
+
+    @property
+    def verdict(self) -> Verdict:
+        """Of the policy, about the scores of the engine in it."""
+        return self.judged.verdict
 
     @property
     def report(self) -> Path:
@@ -120,8 +127,13 @@ class _Verified:
     id: CandidateId
     candidate: Candidate
     table: ScoreTable
-    verdict: Verdict
+    judged: GateResult
     evidence: Mapping[str, Any]
+
+    @property
+    def verdict(self) -> Verdict:
+        """Of the policy, about its scores."""
+        return self.judged.verdict
 
 
 def make_release(request: ReleaseRequest, observer: Observer = NULL_OBSERVER) -> BuildResult:
@@ -166,7 +178,7 @@ def make_release(request: ReleaseRequest, observer: Observer = NULL_OBSERVER) ->
     return BuildResult(
         folder=destination,
         manifest=manifest,
-        verdict=chosen.verdict,
+        judged=chosen.judged,
         selection=selection,
         findings=tuple(chosen.evidence["findings"]),
         records=request.records,
@@ -190,20 +202,24 @@ def _verified(request: ReleaseRequest, item: CandidateId, golden: GoldenSet, lat
     artifact = artifact_path(request.folders, item.engine, name).stat().st_size
     costs = latency_costs(latency, name, partner)
     costs |= {"artifact-bytes": float(artifact), "bundle-bytes": float(_shipped_bytes(request, item))}
-    verdict = judge(request.policy, table, Context(request.baseline, costs))
+    document = folder / CONTROLS_NAME
+    controls = controls_from_files(
+        read_bytes(document), lambda file: read_bytes(folder / file), golden, table, where=str(document)
+    )
+    judged = with_controls(judge(request.policy, table, Context(request.baseline, costs)), controls)
     labelled = accuracy(table.label, table.engine_class)
     candidate = Candidate(
         name=name,
         engine=item.engine,
         precision=item.precision,
-        outcome=verdict.outcome,
+        outcome=judged.outcome,
         agreement=float(np.mean(table.agrees)),
         accuracy=labelled.successes / labelled.total if labelled.total else None,
         latency_p50_ms=latency.results[name].percentile_ms(50),
         latency_ratio=latency.ratio(name, partner).median,
         bytes=artifact,
     )
-    return _Verified(item, candidate, table, verdict, read_json(folder / EVIDENCE_NAME))
+    return _Verified(item, candidate, table, judged, read_json(folder / EVIDENCE_NAME))
 
 
 def _unchanged(destination: Path, lineage: Mapping[str, str], selection: Selection) -> Manifest | None:
@@ -236,6 +252,7 @@ def _write(  # noqa: PLR0913, PLR0917 - one call, one place: every part of a bun
         layout.VERDICT: dump_canonical(chosen.verdict.to_dict()),
         layout.LATENCY: dump_canonical(latency.to_dict()),
         layout.CANDIDATES: dump_canonical(selection.to_dict()),
+        **_controls_contents(folders.verify(name), chosen.judged),
         **request.contents,
     }
     if request.baseline is not None:
@@ -290,6 +307,13 @@ def _shipped_bytes(request: ReleaseRequest, item: CandidateId) -> int:
     )
 
 
+def _controls_contents(verified: Path, judged: GateResult) -> dict[str, Path]:
+    """The controls' document, and the scores of each beside it."""
+    place = PurePosixPath(layout.CONTROLS).parent
+    files = (control_file(control.name) for control in judged.controls)
+    return {layout.CONTROLS: verified / CONTROLS_NAME} | {f"{place}/{file}": verified / file for file in files}
+
+
 def _of_the_engine(folders: BuildFolders) -> tuple[ModelCard, MapSpec]:
     """Card and maps of the network that ships: a student may have taps of its own."""
     path = folders.export / "interface.json"
@@ -339,6 +363,7 @@ def _report_data(
         engine=chosen.evidence["engine"],
         engine_logits=_array(answers / LOGITS_NAME),
         judged=selection.chosen,
+        controls=chosen.judged.to_dict()["controls"],
         engines_absent=tuple({"engine": item.engine, "reason": item.reason} for item in selection.absent),
     )
 

@@ -80,6 +80,8 @@ class ReportData:
         engine: `EngineInfo.to_dict` of the engine that was verified; empty when it is not known.
         engine_logits: float32 [N, classes], the engine's; None leaves its probabilities out.
         judged: Name of the candidate whose scores these are; None takes the one that shipped.
+        controls: What the policy says about the controls, as `verify.gate.GateResult.to_dict` has it; empty where
+            nothing is known of any.
         engines_absent: Engines of the target that did not compete: "engine" and "reason" each.
     """
 
@@ -101,6 +103,7 @@ class ReportData:
     engine: Mapping[str, Any] = field(default_factory=dict)
     engine_logits: npt.NDArray[np.float32] | None = None
     judged: str | None = None
+    controls: Mapping[str, Any] = field(default_factory=dict)
     engines_absent: tuple[Mapping[str, str], ...] = ()
 
     def __post_init__(self) -> None:

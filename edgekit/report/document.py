@@ -70,6 +70,7 @@ def report_document(data: ReportData, selection: SampleSelection) -> dict[str, A
             "policy": data.verdict.policy.to_dict(),
             "clauses": [_clause(result) for result in data.verdict.clauses],
         },
+        "controls": dict(data.controls),
         "findings": [_finding(finding) for finding in data.findings],
         "stages": [
             {
@@ -112,6 +113,9 @@ def headline(data: ReportData) -> str:
         demands = "the policy's one demand holds" if len(results) == 1 else f"{held} of {len(results)} demands hold"
         left = " and the rest could not be measured" if held < len(results) else ""
         return f"Released: {demands}{left}, measured on {samples} with the engine that ships."
+    too_weak = data.controls.get("too_weak", [])
+    if data.status == "inconclusive" and data.verdict.outcome == "pass" and too_weak:
+        return f"Not released: the policy is too weak. It does not fail {', '.join(too_weak)} either."
     if data.status == "inconclusive":
         return f"Not released: {samples} cannot decide {_listed(results, 'inconclusive')}; {_needed(results)}"
     failed = [result for result in results if result.outcome == "fail"]

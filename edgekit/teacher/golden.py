@@ -6,7 +6,7 @@ It depends on the teacher and the images alone, so it is made once for all recip
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,10 +28,11 @@ from edgekit.teacher.explainer import explainer_for
 from edgekit.teacher.load_options import LoadOptions
 from edgekit.teacher.loading import load_model
 from edgekit.teacher.options import MapOptions
+from edgekit.teacher.random_weights import random_answers
 
 __all__ = ["GoldenImages", "GoldenRequest", "golden", "teacher_answers"]
 
-_VERSION = 1
+_VERSION = 2
 _BATCH = 32
 
 
@@ -123,35 +124,39 @@ def _make(
     logits, views = teacher_answers(loaded, explainer, made.classes, pixels, observer)
     _check_answers(logits, dict(zip(made.views, views, strict=True)))
     maps, *further = views
-    write_golden(
-        GoldenSet(
-            card=loaded.card,
-            map_spec=made,
-            pixels=pixels,
-            labels=request.images.labels,
-            logits=logits,
-            maps=maps,
-            names=request.images.names,
-            masks=masks,
-            teacher=loaded.digest,
-            further=tuple(FurtherMaps(view, array) for view, array in zip(made.views[1:], further, strict=True)),
-        ),
-        folder,
+    made_set = GoldenSet(
+        card=loaded.card,
+        map_spec=made,
+        pixels=pixels,
+        labels=request.images.labels,
+        logits=logits,
+        maps=maps,
+        names=request.images.names,
+        masks=masks,
+        teacher=loaded.digest,
+        further=tuple(FurtherMaps(view, array) for view, array in zip(made.views[1:], further, strict=True)),
     )
+    random, absent = random_answers(loaded, explainer, made_set, observer)
+    write_golden(replace(made_set, random=random, random_absent=absent), folder)
+    return _facts(request, made_set, absent)
+
+
+def _facts(request: GoldenRequest, made: GoldenSet, absent: str) -> Mapping[str, Any]:
     labelled = request.images.labels >= 0
-    hits = logits.argmax(axis=1) == request.images.labels
+    hits = made.teacher_class == request.images.labels
     accuracy = float(np.mean(hits[labelled])) if labelled.any() else None
     told = "no labels" if accuracy is None else f"teacher accuracy {accuracy:.1%}"
-    taps = ", ".join(f"{tap.height}x{tap.width} at {tap.tap}" for tap in made.taps)
+    taps = ", ".join(f"{tap.height}x{tap.width} at {tap.tap}" for tap in made.map_spec.taps)
     return {
         "model": request.model.name,
-        "samples": len(pixels),
+        "samples": len(made),
         "teacher_accuracy": accuracy,
-        "empty_maps": int((maps == 0).all(axis=(1, 2)).sum()),
-        "tap": made.tap,
-        "map": [maps.shape[1], maps.shape[2]],
-        "card": loaded.card.to_dict(),
-        "summary": f"{len(pixels)} samples, {told}, maps {taps}",
+        "empty_maps": int((made.maps == 0).all(axis=(1, 2)).sum()),
+        "random_weights_absent": absent,
+        "tap": made.map_spec.tap,
+        "map": [made.map_spec.height, made.map_spec.width],
+        "card": made.card.to_dict(),
+        "summary": f"{len(made)} samples, {told}, maps {taps}",
     }
 
 

@@ -18,8 +18,16 @@ __all__ = ["find_class_index_fault", "find_class_order_fault"]
 _CLASSES = 16
 
 
-def find_class_order_fault(golden: GoldenSet, answers: EngineAnswers) -> list[Finding]:
-    """Classes in another order: each of the engine's logit columns follows another column of the teacher's."""
+def find_class_order_fault(
+    golden: GoldenSet, answers: EngineAnswers, rows: npt.NDArray[np.intp] | None = None
+) -> list[Finding]:
+    """Classes in another order: each of the engine's logit columns follows another column of the teacher's.
+
+    Args:
+        golden: The golden set.
+        answers: What the engine said.
+        rows: Samples whose maps are looked at; all of them unless given.
+    """
     if not np.isfinite(answers.logits).all() or len(golden) < 2 * golden.logits.shape[1]:
         return []
     matched = np.argmax(_standardised(golden.logits).T @ _standardised(answers.logits), axis=0)
@@ -28,7 +36,9 @@ def find_class_order_fault(golden: GoldenSet, answers: EngineAnswers) -> list[Fi
     top = np.argmax(answers.logits, axis=1)
     # The engine's map of its own answer is the teacher's wherever classes only have other places; where red and blue
     # were exchanged, say, predictions may look reordered while the maps tell otherwise.
-    cosine = mean_cosine(golden.maps, answers.own_maps)
+    if rows is None:
+        rows = np.arange(len(golden))
+    cosine = mean_cosine(golden.maps[rows], answers.own_maps[rows])
     before = 0.5 * (float(np.mean(top == golden.teacher_class)) + cosine)
     after = 0.5 * (float(np.mean(matched[top] == golden.teacher_class)) + cosine)
     if not closes(before, after):

@@ -11,15 +11,36 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from edgekit.metrics.scores import ScoreTable
-from edgekit.policy.context import NOTHING_BESIDE, Context
+from edgekit.policy.document import load_preset, preset_names
+from edgekit.policy.evaluate import evaluate_clause
 from edgekit.policy.policy import Policy
 from edgekit.policy.verdict import Verdict, judge
 
-__all__ = ["ControlResult", "ControlsState", "StoredControls", "judge_controls"]
+__all__ = [
+    "CENTRE_PRIOR",
+    "CONTROLS",
+    "PERMUTED_MAPS",
+    "RANDOM_WEIGHTS",
+    "ControlResult",
+    "ControlsState",
+    "StoredControls",
+    "judge_controls",
+]
 
-# "absent": the evidence is from before controls, or of a golden set without what they need. "off": switched off by
-# whoever verified.
+RANDOM_WEIGHTS = "random-weights"
+PERMUTED_MAPS = "permuted-maps"
+CENTRE_PRIOR = "centre-prior"
+CONTROLS = (CENTRE_PRIOR, PERMUTED_MAPS, RANDOM_WEIGHTS)
+"""Names of all controls, sorted; `edgekit.verify.control_scores` says what they are."""
+
+# "absent": the evidence is from before controls. "off": switched off by whoever verified.
 ControlsState: TypeAlias = Literal["ran", "off", "absent"]
+
+_REMARKS = {
+    CENTRE_PRIOR: "the objects may all stand in the middle of these images, where a blob finds them too",
+    PERMUTED_MAPS: "it looks at the answers and not at which image a map belongs to",
+    RANDOM_WEIGHTS: "it asks nothing that a network has to have learnt",
+}
 
 
 @dataclass(frozen=True)
@@ -29,10 +50,12 @@ class StoredControls:
     Attributes:
         state: Whether they ran.
         tables: Name of a control to its scores; empty unless they ran.
+        missing: Name of a control that could not be made, although they ran, to the reason.
     """
 
     state: ControlsState = "absent"
     tables: Mapping[str, ScoreTable] = field(default_factory=dict)
+    missing: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -42,23 +65,57 @@ class ControlResult:
     Attributes:
         name: Such as "permuted-maps".
         verdict: Of the policy that judges the engine.
+        catching: For one that is not caught: clauses of the presets, in words, that fail it.
     """
 
     name: str
     verdict: Verdict
+    catching: tuple[str, ...] = ()
 
     @property
     def caught(self) -> bool:
         """The policy fails it. One it is merely not sure about is not caught."""
         return self.verdict.outcome == "fail"
 
+    @property
+    def remark(self) -> str:
+        """What it may mean, in words, that the policy does not fail it; empty where it does."""
+        return "" if self.caught else _REMARKS.get(self.name, "")
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form."""
-        return {"name": self.name, "caught": self.caught, "outcome": self.verdict.outcome}
+        return {
+            "name": self.name,
+            "caught": self.caught,
+            "outcome": self.verdict.outcome,
+            "remark": self.remark,
+            "catching": list(self.catching),
+        }
 
 
-def judge_controls(
-    policy: Policy, controls: StoredControls, context: Context = NOTHING_BESIDE
-) -> tuple[ControlResult, ...]:
-    """Hold a policy against every control, sorted by name."""
-    return tuple(ControlResult(name, judge(policy, controls.tables[name], context)) for name in sorted(controls.tables))
+def judge_controls(policy: Policy, controls: StoredControls) -> tuple[ControlResult, ...]:
+    """Hold a policy against every control, sorted by name.
+
+    Nothing stands beside a control's scores: that the engine is slow, or that there is an older release, must not be
+    what fails it.
+    """
+    return tuple(_judged(policy, name, controls.tables[name]) for name in sorted(controls.tables))
+
+
+def _judged(policy: Policy, name: str, table: ScoreTable) -> ControlResult:
+    verdict = judge(policy, table)
+    return ControlResult(name, verdict, () if verdict.outcome == "fail" else _catching(policy, table))
+
+
+def _catching(policy: Policy, table: ScoreTable) -> tuple[str, ...]:
+    """The clauses of the presets that fail a control, each demand once: the mildest first."""
+    found: dict[tuple[str, ...], str] = {}
+    for preset in (load_preset(name) for name in ("lenient", "default", "strict") if name in preset_names()):
+        for clause in preset.clauses:
+            if clause in policy.clauses:
+                continue
+            result = evaluate_clause(clause, preset, table)
+            kind = (clause.kind, str(getattr(clause, "metric", "")), str(getattr(clause, "view", "")))
+            if result.outcome == "fail":
+                found.setdefault(kind, result.text)
+    return tuple(found.values())

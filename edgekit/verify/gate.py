@@ -6,14 +6,15 @@ itself is only compared with it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
 from edgekit.bundle.golden import GoldenSet
-from edgekit.bundle.layout import CANDIDATES, DEVICE_EVIDENCE, POLICY, SCORES, VERDICT
+from edgekit.bundle.layout import CANDIDATES, CONTROLS, DEVICE_EVIDENCE, POLICY, RECIPE, SCORES, VERDICT
 from edgekit.bundle.open import Bundle, open_bundle
 from edgekit.errors import BadInputError, EvidenceNeededError, ExitCode, IntegrityError
 from edgekit.metrics.scores import ScoreTable
@@ -23,6 +24,7 @@ from edgekit.policy.document import policy_from_dict
 from edgekit.policy.policy import Policy
 from edgekit.policy.verdict import Outcome, Verdict, judge
 from edgekit.verify.beside import bundle_context
+from edgekit.verify.control_files import controls_from_files
 from edgekit.verify.controls import ControlResult, ControlsState, StoredControls, judge_controls
 
 __all__ = [
@@ -34,6 +36,8 @@ __all__ = [
     "bundle_scores",
     "gate",
     "read_baseline",
+    "wants_controls",
+    "with_controls",
 ]
 
 
@@ -45,11 +49,13 @@ class GateResult:
         verdict: Of the policy, about the stored scores.
         controls: Of the same policy, about the controls that were verified beside the engine.
         controls_state: Whether there are any.
+        controls_missing: Name of a control that could not be made to the reason.
     """
 
     verdict: Verdict
     controls: tuple[ControlResult, ...] = ()
     controls_state: ControlsState = "absent"
+    controls_missing: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def too_weak(self) -> tuple[str, ...]:
@@ -74,9 +80,15 @@ class GateResult:
             "controls": {
                 "state": self.controls_state,
                 "too_weak": list(self.too_weak),
+                "missing": dict(self.controls_missing),
                 "results": [control.to_dict() for control in self.controls],
             },
         }
+
+
+def with_controls(verdict: Verdict, controls: StoredControls) -> GateResult:
+    """A verdict with what its policy says about the controls."""
+    return GateResult(verdict, judge_controls(verdict.policy, controls), controls.state, controls.missing)
 
 
 _STATUS_OF_OUTCOME = {"pass": "released", "fail": "blocked", "inconclusive": "inconclusive"}
@@ -148,9 +160,54 @@ def read_baseline(path: Path) -> Baseline:
         return bundle_baseline(opened)
 
 
-def bundle_controls(bundle: Bundle) -> StoredControls:  # noqa: ARG001 - nothing stores any yet
-    """The controls stored in a bundle; state "absent" where it holds none."""
-    return StoredControls()
+def wants_controls(bundle: Bundle) -> bool | None:
+    """What the bundle's recipe says of controls: True, False where they were switched off, None in older bundles."""
+    raw = bundle.read_json(RECIPE)
+    said = raw.get("verify") if isinstance(raw, dict) else None
+    wanted = said.get("controls") if isinstance(said, dict) else None
+    return wanted if isinstance(wanted, bool) else None
+
+
+def bundle_controls(bundle: Bundle, golden: GoldenSet, engine: ScoreTable) -> StoredControls:
+    """The controls stored in a bundle; state "absent" where it is from before there were any.
+
+    Args:
+        bundle: The bundle.
+        golden: Its golden set.
+        engine: Its scores.
+
+    Raises:
+        IntegrityError: The recipe says that they ran and they are not there, or not whole, or not about this golden set
+            and these scores.
+    """
+    wanted = wants_controls(bundle)
+    if CONTROLS not in bundle:
+        if wanted is None:
+            return StoredControls()
+        raise IntegrityError(
+            "The bundle's controls are missing.",
+            where=str(bundle.folder),
+            expected=f"{CONTROLS}, since the recipe says verify.controls {str(wanted).lower()}",
+            found="no such file",
+            hint="take the bundle from where it was made, or build it again",
+        )
+    where = str(bundle.path(CONTROLS))
+
+    def read(name: str) -> bytes:
+        place = (PurePosixPath(CONTROLS).parent / name).as_posix()
+        if place not in bundle:
+            raise IntegrityError("A control is missing.", where=where, expected=place, found="no such file")
+        return bundle.read_bytes(place)
+
+    stored = controls_from_files(bundle.read_bytes(CONTROLS), read, golden, engine, where=where)
+    if wanted is not None and wanted != (stored.state == "ran"):
+        raise IntegrityError(
+            "The bundle's recipe and its evidence say different things of controls.",
+            where=where,
+            expected=f"verify.controls {str(wanted).lower()}",
+            found=f"state {stored.state}",
+        )
+    return stored
 
 
 def gate(bundle: Bundle, policy: Policy | None = None, baseline: Baseline | None = None) -> GateResult:
@@ -182,7 +239,8 @@ def gate(bundle: Bundle, policy: Policy | None = None, baseline: Baseline | None
             hint="run 'edgekit verify' on the device it was built for",
         )
     _check_engine(bundle)
-    table = bundle_scores(bundle, bundle.golden())
+    golden = bundle.golden()
+    table = bundle_scores(bundle, golden)
     policy_of_it = bundle_policy(bundle)
     own = judge(policy_of_it, table, bundle_context(bundle, policy_of_it))
     stored = bundle.read_json(VERDICT)
@@ -200,15 +258,19 @@ def gate(bundle: Bundle, policy: Policy | None = None, baseline: Baseline | None
             expected=f"status {_STATUS_OF_OUTCOME[own.outcome]}",
             found="status released",
         )
+    controls = bundle_controls(bundle, golden, table)
+    kept = with_controls(own, controls)
+    if bundle.manifest.status == "released" and kept.outcome != "pass":
+        raise IntegrityError(
+            "The bundle calls itself released, and its own policy is too weak.",
+            where=str(bundle.folder),
+            expected="status inconclusive, since the policy does not fail " + ", ".join(kept.too_weak),
+            found="status released",
+        )
+    if policy is None and baseline is None:
+        return kept
     demanded = own.policy if policy is None else policy
-    controls = bundle_controls(bundle)
-    return GateResult(
-        verdict=own
-        if policy is None and baseline is None
-        else judge(demanded, table, bundle_context(bundle, demanded, baseline)),
-        controls=judge_controls(demanded, controls),
-        controls_state=controls.state,
-    )
+    return with_controls(judge(demanded, table, bundle_context(bundle, demanded, baseline)), controls)
 
 
 def _check_engine(bundle: Bundle) -> None:

@@ -1,4 +1,4 @@
-"""What a recipe may say about which candidate ships."""
+"""What a recipe may say about verification, and about which candidate ships."""
 
 from __future__ import annotations
 
@@ -6,7 +6,19 @@ from dataclasses import dataclass
 
 from edgekit.errors import BadInputError
 
-__all__ = ["SelectOptions"]
+__all__ = ["SelectOptions", "VerifyOptions"]
+
+
+@dataclass(frozen=True)
+class VerifyOptions:
+    """How engines are verified.
+
+    Attributes:
+        controls: Whether random weights, permuted maps and a centre prior are scored beside every engine, so that a
+            policy that passes one of them is found out. That they were switched off shows wherever the verdict does.
+    """
+
+    controls: bool = True
 
 
 @dataclass(frozen=True)

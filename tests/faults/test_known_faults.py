@@ -162,20 +162,21 @@ def negated(subject: Subject) -> np.ndarray:
 
 
 class Replayed:
-    """Answers `answer_golden` with stored maps: it asks twice a batch."""
+    """Answers with stored maps; which sample is asked about is told by the logits that belong to it."""
 
-    def __init__(self, maps: np.ndarray) -> None:
+    def __init__(self, logits: np.ndarray, maps: np.ndarray) -> None:
+        self._logits = logits
         self._maps = maps
-        self._calls = 0
 
     def __call__(self, output: EngineOutput) -> EngineOutput:
-        start = self._calls // 2 * 16 % len(self._maps)
-        self._calls += 1
-        return EngineOutput(output.logits, self._maps[start : start + len(output.logits)])
+        apart = np.abs(output.logits[:, None] - self._logits[None]).max(axis=2)
+        return EngineOutput(output.logits, self._maps[apart.argmin(axis=1)])
 
 
 def test_a_sign_that_is_lost_for_good(subject: Subject, sound: Runner, negated: np.ndarray) -> None:
-    finding = check_blocked(subject.golden, FaultyRunner(sound, after=Replayed(negated)), "sign-lost")
+    finding = check_blocked(
+        subject.golden, FaultyRunner(sound, after=Replayed(subject.golden.logits, negated)), "sign-lost"
+    )
     assert "positive just where the teacher's are zero" in finding.text
 
 
@@ -325,4 +326,4 @@ def test_no_engine_to_ask_again_leaves_the_other_faults_found(subject: Subject, 
 def test_a_sound_engine_is_not_asked_again(subject: Subject, sound: Runner) -> None:
     counted = FaultyRunner(sound)
     examined(subject.golden, counted)
-    assert counted.calls == 2 * SAMPLES // 16
+    assert counted.calls == SAMPLES // 16 + 1, "all for their own answers, the first batch for the teacher's too"

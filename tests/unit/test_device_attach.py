@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from device_candidates import candidate, device_stand_in, edited, run_on_device
+from faulty import FaultyRunner, on_maps
 from tensorrt_stand_ins import PAIRS
 
 from edgekit import api
@@ -82,11 +82,9 @@ def test_maps_that_moved_are_a_blocked_bundle(tmp_path: Path, monkeypatch: pytes
 
     sound = stage.answer_golden
 
-    def moved(*arguments: Any, **options: Any) -> Any:
-        answers = sound(*arguments, **options)
-        from dataclasses import replace
-
-        return replace(answers, maps=np.ascontiguousarray(answers.maps[:, ::-1, ::-1]))
+    def moved(runner: Any, *arguments: Any, **options: Any) -> Any:
+        turned = FaultyRunner(runner, after=on_maps(lambda maps: maps[:, ::-1, ::-1]))
+        return sound(turned, *arguments, **options)
 
     with device_stand_in(*PAIRS[2], monkeypatch, tmp_path):
         monkeypatch.setattr(stage, "answer_golden", moved)

@@ -16,8 +16,12 @@ from edgekit.bundle.golden import write_golden
 from edgekit.bundle.layout import CANDIDATES, GOLDEN, LINEAGE, MODEL, POLICY, RECIPE, SCORES, VERDICT
 from edgekit.bundle.open import Bundle, open_bundle
 from edgekit.core.canonical import dump_canonical, read_json
-from edgekit.errors import BadInputError, IntegrityError
+from edgekit.errors import BadInputError, ExitCode, IntegrityError
+from edgekit.policy.clauses import AgreementClause
 from edgekit.policy.document import load_preset
+from edgekit.policy.policy import Policy
+from edgekit.policy.verdict import judge
+from edgekit.verify.control_files import CONTROLS_NAME, control_file
 from edgekit.verify.gate import bundle_policy, bundle_scores, gate
 from edgekit.verify.stage import SCORES_NAME, VERDICT_NAME, VerifyRequest, verify
 
@@ -154,6 +158,73 @@ def test_a_verdict_that_is_no_mapping(tmp_path: Path) -> None:
     release = assembled(tmp_path, **{VERDICT: [1, 2]})
     with pytest.raises(IntegrityError):
         gate(release)
+
+
+def with_controls(work: Path, tmp_path: Path, **other: Any) -> Bundle:
+    """A bundle with the controls that were verified beside its engine, and a recipe that says they ran."""
+    assembled(work)
+    stored = {
+        f"evidence/{name}": read_json(work / "verified" / name)
+        for name in (CONTROLS_NAME, control_file("permuted-maps"), control_file("centre-prior"))
+    }
+    return assembled(tmp_path, **{RECIPE: {"verify": {"controls": True}}, **stored, **other})
+
+
+def test_controls_are_judged_by_the_policy_that_judges_the_engine(work: Path, tmp_path: Path) -> None:
+    result = gate(with_controls(work, tmp_path))
+    assert result.controls_state == "ran"
+    assert [(control.name, control.caught) for control in result.controls] == [
+        ("centre-prior", True),
+        ("permuted-maps", True),
+    ]
+    assert "before there were controls" in result.controls_missing["random-weights"]
+    weak = gate(with_controls(work, tmp_path), Policy("answers", 0.95, (AgreementClause(0.9),), 50))
+    assert weak.verdict.outcome == "pass"
+    assert weak.too_weak == ("centre-prior", "permuted-maps")
+    assert weak.exit_code is ExitCode.INCONCLUSIVE
+
+
+def test_a_release_under_a_policy_that_is_too_weak_is_refused(work: Path, tmp_path: Path) -> None:
+    policy = Policy("answers", 0.95, (AgreementClause(0.9),), 50)
+    own = assembled(work)
+    documents = {
+        POLICY: policy.to_dict(),
+        VERDICT: judge(policy, bundle_scores(own, own.golden())).to_dict(),
+    }
+    with pytest.raises(IntegrityError, match="too weak"):
+        gate(with_controls(work, tmp_path / "released", **documents))
+    blocked = with_controls(work, tmp_path / "honest", status="inconclusive", **documents)
+    assert gate(blocked).exit_code is ExitCode.INCONCLUSIVE
+
+
+def test_an_older_bundle_has_no_controls_and_passes(work: Path) -> None:
+    result = gate(assembled(work))
+    assert (result.controls_state, result.controls, result.outcome) == ("absent", (), "pass")
+
+
+def test_switched_off_shows_and_passes(work: Path, tmp_path: Path) -> None:
+    off = {
+        "evidence/controls.json": {"format": "edgekit.controls/1", "state": "off", "tables": {}, "missing": {}},
+        RECIPE: {"verify": {"controls": False}},
+    }
+    result = gate(assembled(tmp_path, **off))
+    assert (result.controls_state, result.outcome) == ("off", "pass")
+    assert result.to_dict()["controls"]["state"] == "off"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"evidence/controls.json": None, "evidence/controls/permuted-maps.json": None},
+        {"evidence/controls/permuted-maps.json": None},
+        {RECIPE: {"verify": {"controls": False}}},
+        {"evidence/controls.json": {"format": "edgekit.controls/1", "state": "off", "tables": {}, "missing": {}}},
+    ],
+    ids=["no document", "no table", "the recipe says off", "the document says off"],
+)
+def test_controls_that_are_claimed_and_not_there_are_refused(work: Path, tmp_path: Path, other: Documents) -> None:
+    with pytest.raises(IntegrityError, match=r"[Cc]ontrol"):
+        gate(with_controls(work, tmp_path, **other))
 
 
 def chosen(**told: str) -> Documents:

@@ -20,6 +20,7 @@ from edgekit.policy.document import load_preset
 from edgekit.policy.verdict import Verdict, judge
 from edgekit.verify import stage as module
 from edgekit.verify.stage import (
+    CONTROLS_NAME,
     EVIDENCE_NAME,
     LOGITS_NAME,
     MAPS_NAME,
@@ -49,7 +50,9 @@ def wrecked(folder: Path) -> Path:
 def test_a_sound_engine_passes_and_all_of_it_is_written_down(request_: VerifyRequest, tmp_path: Path) -> None:
     record = verify(request_, tmp_path / "out")
     golden, out = tiny_golden(80), tmp_path / "out"
-    assert sorted(record.outputs) == sorted([SCORES_NAME, VERDICT_NAME, EVIDENCE_NAME, MAPS_NAME, LOGITS_NAME])
+    tables = [f"controls/{name}.json" for name in ("centre-prior", "permuted-maps")]
+    written = [SCORES_NAME, VERDICT_NAME, EVIDENCE_NAME, MAPS_NAME, LOGITS_NAME, CONTROLS_NAME, *tables]
+    assert sorted(record.outputs) == sorted(written)
     assert record == read_record(out)
     assert record.facts["outcome"] == "pass"
     assert record.facts["agreement"] == 1
