@@ -75,6 +75,10 @@ COMMANDS: Mapping[str, CommandEntry] = MappingProxyType(
             "edgekit.cli.gate:command",
             "Check a bundle's integrity and judge its stored scores; the exit code is the verdict.",
         ),
+        "compare": CommandEntry(
+            "edgekit.cli.compare:command",
+            "Show two bundles side by side: what they are, what their scores say, and how they were made.",
+        ),
         "policy": CommandEntry(
             "edgekit.cli.policy:command", "Say which policies there are, and in words what one demands and needs."
         ),
