@@ -161,7 +161,7 @@ CASES: dict[str, Case] = {
         scores(_GOOD),
         scores(_GOOD),
         scores(_GOOD),
-        ({"cost": "price"}, {"at_most": 0}, {"at_most": float("inf")}, {"required": None}),
+        ({"cost": "price"}, {"at_most": 0}, {"at_most": float("inf")}, {"at_most": 10**400}, {"required": None}),
         beside_pass=Context(costs={"latency-p99-ms": 10.0}),
         beside_fail=Context(costs={"latency-p99-ms": 10.000001}),
         beside_open=Context(costs={"latency-p50-ms": 1.0}),

@@ -136,7 +136,7 @@ def gate_report(bundle: Bundle, path: Path, policy: Policy | None = None, baseli
         bundle: Opened.
         path: Where from: the folder or tar file as the user named it.
         policy: In place of the bundle's own.
-        baseline: An older release.
+        baseline: An older release: what got worse since is told, and a policy may ask to be no worse.
 
     Raises:
         BadInputError: The two bundles answer other questions: another teacher, other maps.

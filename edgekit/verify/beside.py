@@ -65,13 +65,30 @@ def bundle_context(bundle: Bundle, policy: Policy, baseline: Baseline | None = N
         baseline: In place of the one that the bundle was judged by.
 
     Raises:
-        IntegrityError: What the bundle holds is malformed.
+        IntegrityError: What the bundle holds is malformed, or its own baseline is said to be that very release and is
+            not.
     """
     kinds = {type(clause) for clause in policy.clauses}
     return Context(
-        baseline=(baseline or stored_baseline(bundle)) if BaselineClause in kinds else None,
+        baseline=_baseline(bundle, baseline) if BaselineClause in kinds else None,
         costs=_costs(bundle) if BudgetClause in kinds else {},
     )
+
+
+def _baseline(bundle: Bundle, named: Baseline | None) -> Baseline | None:
+    stored = stored_baseline(bundle)
+    if named is None or stored is None:
+        return named or stored
+    # A stored baseline only claims to be the release it names. Here that release is at hand.
+    if stored.digest == named.digest and stored.to_dict() != named.to_dict():
+        raise IntegrityError(
+            "The bundle was judged beside other scores than those of the release it names.",
+            where=str(bundle.path(BASELINE)),
+            expected=f"the scores of the bundle with digest {named.digest}",
+            found="others",
+            hint="build it again with that release as --baseline",
+        )
+    return named
 
 
 def stored_baseline(bundle: Bundle) -> Baseline | None:

@@ -146,8 +146,13 @@ def test_a_release_beside_the_one_before(release: Any, tmp_path: Path) -> None:
     with open_bundle(made.folder) as opened:
         assert gate(opened, baseline=other).outcome == "pass"
         assert gate(opened, demanding(BaselineClause("spearman", 0.01)), baseline).outcome == "pass"
-    worse = replace(baseline, table=_worse_than(baseline, 0.05))
-    assert release(policy, worse).manifest.status == "released"
+    # Who makes a bundle can pretend to a baseline; whoever has that release sees it.
+    pretended = release(policy, replace(baseline, table=_worse_than(baseline, 0.05)))
+    assert pretended.manifest.status == "released"
+    with open_bundle(pretended.folder) as opened:
+        assert gate(opened).outcome == "pass"
+        with pytest.raises(IntegrityError, match="other scores than those of the release it names"):
+            gate(opened, baseline=baseline)
 
 
 def _worse_than(baseline: Baseline, by: float) -> Any:
