@@ -277,19 +277,10 @@ def verify(
 ) -> Verification:
     """Run a bundle's engine on its golden set, here and now, and judge its maps, with controls beside it."""
     from edgekit.bundle.open import open_bundle
-    from edgekit.verify.gate import bundle_policy
-    from edgekit.verify.stage import VerifyRequest, verify_engine
+    from edgekit.verify.stage import verify_bundle
 
     with open_bundle(Path(path)) as opened:
-        golden_set = opened.golden()
-        request = VerifyRequest(
-            engine=opened.manifest.engine,
-            artifact=opened.model_path,
-            golden=opened.folder / "golden",
-            policy=policy or bundle_policy(opened),
-            controls=controls,
-        )
-        return verify_engine(request, golden_set, observer)
+        return verify_bundle(opened, policy, controls=controls, observer=observer)
 
 
 def bundle(
@@ -304,6 +295,7 @@ def bundle(
     from edgekit.config.documents import read_policy
     from edgekit.config.recipe import Recipe
     from edgekit.core.stages import read_record
+    from edgekit.engines.protocol import EngineOptions
     from edgekit.pipeline.engines import EnginesRequest, engines_for, run_engines
     from edgekit.pipeline.folders import BuildFolders
     from edgekit.pipeline.release import ReleaseRequest, make_release
@@ -326,14 +318,8 @@ def bundle(
             *((("qat", folders.qat),) if trained else ()),
         )
     }
-    wanted = EnginesRequest(
-        folders=folders,
-        target=chosen,
-        choice=choice,
-        policy=policy,
-        latency_runs=recipe.select.latency_runs,
-        controls=recipe.verify.controls,
-    )
+    options, runs = EngineOptions(), recipe.select.latency_runs
+    wanted = EnginesRequest(folders, chosen, choice, policy, runs, options, recipe.verify.controls)
     ran = run_engines(wanted, observer)
     return make_release(ReleaseRequest(folders, chosen.name, ran, recipe, policy, records | ran.records), observer)
 

@@ -94,21 +94,14 @@ def _verify_bundle(path: Path, policy: Policy | None, options: _Options, observe
     from edgekit.bundle.open import open_bundle
     from edgekit.engines.protocol import EngineOptions
     from edgekit.verify.gate import bundle_policy
-    from edgekit.verify.stage import VerifyRequest, verify_engine
+    from edgekit.verify.stage import verify_bundle
 
     if path.suffix == ".onnx":
         raise UsageError("An engine file is verified against a golden set.", hint="give its folder with --golden")
     with open_bundle(path) as opened:
-        request = VerifyRequest(
-            engine=opened.manifest.engine,
-            artifact=opened.model_path,
-            golden=opened.folder / "golden",
-            policy=policy or bundle_policy(opened),
-            options=EngineOptions(threads=options.threads),
-            controls=options.controls,
-        )
-        _note_left(request.policy, observer)
-        return verify_engine(request, opened.golden(), observer)
+        run = EngineOptions(threads=options.threads)
+        _note_left(policy or bundle_policy(opened), observer)
+        return verify_bundle(opened, policy, run, controls=options.controls, observer=observer)
 
 
 def _verify_file(

@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekit.bundle.golden import GoldenSet, read_golden
+from edgekit.bundle.layout import GOLDEN
+from edgekit.bundle.open import Bundle
 from edgekit.core.canonical import JsonValue, write_json
 from edgekit.core.environment import environment_print
 from edgekit.core.files import foreign_os_errors, write_bytes
@@ -30,7 +32,7 @@ from edgekit.verify.control_scores import ControlScoring, make_controls
 from edgekit.verify.controls import StoredControls
 from edgekit.verify.diagnose import diagnose
 from edgekit.verify.finding import Finding, Maps
-from edgekit.verify.gate import GateResult, with_controls
+from edgekit.verify.gate import GateResult, bundle_policy, with_controls
 from edgekit.verify.score import ScoreBuilder, Yardstick, answered_classes
 
 __all__ = [
@@ -43,6 +45,7 @@ __all__ = [
     "Verification",
     "VerifyRequest",
     "verify",
+    "verify_bundle",
     "verify_engine",
     "write_verification",
 ]
@@ -113,6 +116,32 @@ def verify_engine(request: VerifyRequest, golden: GoldenSet, observer: Observer 
     if scoring.controls is not None:
         controls = make_controls(golden, answers, table, scoring.controls)
     return Verification(info, answers, table, judge(request.policy.of_scores(), table), findings, controls)
+
+
+def verify_bundle(
+    opened: Bundle,
+    policy: Policy | None = None,
+    options: EngineOptions | None = None,
+    *,
+    controls: bool = True,
+    observer: Observer = NULL_OBSERVER,
+) -> Verification:
+    """Run a bundle's engine over its golden set; see `VerifyRequest`. The bundle's own policy unless one is given.
+
+    Raises:
+        EvidenceNeededError: The device has yet to build the engine.
+        UnavailableError: The engine's runtime is not here.
+        IntegrityError: The bundle changed since it was opened, or its parts do not fit.
+    """
+    request = VerifyRequest(
+        engine=opened.manifest.engine,
+        artifact=opened.model_path,
+        golden=opened.folder / GOLDEN,
+        policy=policy or bundle_policy(opened),
+        options=options or EngineOptions(),
+        controls=controls,
+    )
+    return verify_engine(request, opened.golden(), observer)
 
 
 class _Scoring:
