@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgekit.cli.options import FILE, bundle_argument, json_option, quiet_option
-from edgekit.errors import ExitCode
+from edgekit.errors import BadInputError, DefectError, ExitCode
 
 if TYPE_CHECKING:
     from edgekit.bundle.manifest import Manifest
@@ -79,11 +79,13 @@ def suggest(
     from edgekit.bundle.open import open_bundle
     from edgekit.cli.progress import make_observer
     from edgekit.cli.tables import print_json
+    from edgekit.core.canonical import dump_canonical
+    from edgekit.core.files import write_bytes
     from edgekit.policy.suggest import SuggestOptions
     from edgekit.policy.suggest import suggest as made_of
     from edgekit.verify.noise import NoiseOptions, measure_noise
 
-    options = SuggestOptions(margin, confidence)
+    options, kind = SuggestOptions(margin, confidence), _format_of(output)
     with open_bundle(bundle) as opened:
         with make_observer(quiet) as observer:
             report = measure_noise(opened, NoiseOptions(runs=runs, engine=engine), observer)
@@ -93,7 +95,10 @@ def suggest(
         verdict = _judged(opened, suggestion.policy)
         text = _as_text(opened.manifest, report, suggestion, options, verdict)
         document = {**suggestion.to_dict(), "noise": report.to_dict(), "bundle": opened.manifest.digest}
-    _write(suggestion.policy, text, output)
+    data = dump_canonical(suggestion.policy.to_dict()) if kind == "json" else text.encode("utf-8")
+    _read_back(suggestion.policy, data, kind)
+    if output is not None:
+        write_bytes(output, data)
     if as_json:
         document["verdict"] = None if verdict is None else verdict.to_dict_in_words()
         print_json(document)
@@ -149,33 +154,29 @@ def _absent(report: NoiseReport) -> list[str]:
     return [f"{engine} ({', '.join(names)}): {reason}" for (engine, reason), names in graphs.items()]
 
 
-def _write(policy: Policy, text: str, output: Path | None) -> None:
-    """Read the text back as a gate would, and write it where it is wanted.
+def _format_of(output: Path | None) -> str:
+    """ "yaml" or "json", by the ending of the file; raises `BadInputError` where it is neither's."""
+    suffix = ".yaml" if output is None else output.suffix.lower()
+    if suffix in {".yaml", ".yml", ".json"}:
+        return "json" if suffix == ".json" else "yaml"
+    raise BadInputError(
+        "The name of the policy's file does not say what it is.",
+        where=str(output),
+        expected="a name in .yaml, .yml or .json",
+        found=suffix or "no ending",
+        hint="-o policy.yaml",
+    )
 
-    Raises:
-        DefectError: It is not the policy.
-        BadInputError: The file's ending is neither of YAML nor of JSON.
-    """
+
+def _read_back(policy: Policy, data: bytes, kind: str) -> None:
+    """Read a document as a gate would. Raises `DefectError` where it is not the policy."""
     from edgekit.config.documents import parse_yaml
-    from edgekit.core.canonical import dump_canonical, parse_strict
-    from edgekit.core.files import write_bytes
-    from edgekit.errors import BadInputError, DefectError
+    from edgekit.core.canonical import parse_strict
     from edgekit.policy.document import policy_from_dict
 
-    suffix = ".yaml" if output is None else output.suffix.lower()
-    if suffix not in {".yaml", ".yml", ".json"}:
-        raise BadInputError(
-            "The name of the policy's file does not say what it is.",
-            where=str(output),
-            expected="a name in .yaml, .yml or .json",
-            hint="-o policy.yaml",
-        )
-    data = dump_canonical(policy.to_dict()) if suffix == ".json" else text.encode("utf-8")
-    read: Any = parse_strict(data, where="policy") if suffix == ".json" else parse_yaml(data, where="policy")
-    if policy_from_dict(read, where="policy") != policy:
-        raise DefectError("A suggested policy does not read back as itself.", found=text)
-    if output is not None:
-        write_bytes(output, data)
+    raw: Any = parse_strict(data, where="policy") if kind == "json" else parse_yaml(data, where="policy")
+    if policy_from_dict(raw, where="policy") != policy:
+        raise DefectError("A suggested policy does not read back as itself.", found=data.decode("utf-8"))
 
 
 _VARIED = {

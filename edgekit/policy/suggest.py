@@ -244,7 +244,7 @@ def _share_clause(name: str, sides: _Sides, asked: _Asked, options: SuggestOptio
     """A clause about one metric, or in words why there is none."""
     worst = np.fmax.reduce([gaps(name, each.table.metrics[name]) for each in sides.floors])
     floor = _worst_but(worst, asked.misses)
-    blamed = max(sides.floors, key=lambda each: _worst_but(gaps(name, each.table.metrics[name]), asked.misses))
+    widest = max(sides.floors, key=lambda each: _worst_but(gaps(name, each.table.metrics[name]), asked.misses))
     reached = {
         each.name: _nearest(gaps(name, each.table.metrics[name]), asked.share, options.confidence)
         for each in sides.controls
@@ -252,7 +252,7 @@ def _share_clause(name: str, sides: _Sides, asked: _Asked, options: SuggestOptio
     nearest = min(reached, key=lambda control: reached[control])
     ceiling = reached[nearest]
     told = (
-        f"noise leaves {written_value(name, floor)} ({_source(blamed, floor)}), "
+        f"noise leaves {written_value(name, floor)} ({_blamed(widest, floor)}), "
         f"{nearest} reach {written_value(name, ceiling)}"
     )
     gap = None
@@ -266,7 +266,7 @@ def _share_clause(name: str, sides: _Sides, asked: _Asked, options: SuggestOptio
     return SuggestedClause(
         clause=ShareClause(name, round(metric.best + sign * gap, 12), asked.share),
         floor=metric.best + sign * floor,
-        floor_from=blamed.name,
+        floor_from=widest.name,
         control=metric.best + sign * ceiling,
         control_from=nearest,
         exact=metric.best + sign * exact,
@@ -274,10 +274,10 @@ def _share_clause(name: str, sides: _Sides, asked: _Asked, options: SuggestOptio
     )
 
 
-def _source(blamed: Measurement, gap: float) -> str:
+def _blamed(worst: Measurement, amount: float) -> str:
     """Which measurement a floor comes from, in words; none stands out where all are perfect."""
-    beside = {"teacher": "the teacher", "first-run": "its first run"}[blamed.against]
-    return f"{blamed.name}, beside {beside}" if gap else "in every run"
+    beside = {"teacher": "the teacher", "first-run": "its first run"}[worst.against]
+    return f"{worst.name}, beside {beside}" if amount else "in every run"
 
 
 def _worst_but(distances: _Values, misses: int) -> float:
@@ -297,13 +297,14 @@ def _nearest(distances: _Values, share: float, confidence: float) -> float:
 def _agreement(sides: _Sides, options: SuggestOptions) -> SuggestedClause | str:
     """A clause about answers: between what noise flips and what whoever always says the commonest class gets right."""
     agrees = np.logical_and.reduce([each.table.agrees for each in sides.floors])
-    blamed = min(sides.floors, key=lambda each: int(each.table.agrees.sum()))
+    widest = min(sides.floors, key=lambda each: int(each.table.agrees.sum()))
     count, same = len(agrees), int(agrees.sum())
     floor = outwards(clopper_pearson(same, count, options.confidence)).lower
     commonest = int(np.unique(sides.controls[0].table.teacher_class, return_counts=True)[1].max())
     ceiling = outwards(clopper_pearson(commonest, count, options.confidence)).upper
     told = (
-        f"{same} of {count} answers survive noise ({blamed.name}), which shows {math.floor(1000 * floor) / 1000:g}; "
+        f"{same} of {count} answers survive noise ({_blamed(widest, count - same)}), "
+        f"which shows {math.floor(1000 * floor) / 1000:g}; "
         f"always saying the commonest class agrees in {commonest}, at most {math.ceil(1000 * ceiling) / 1000:g}"
     )
     exact = floor - options.margin * (floor - ceiling)
@@ -313,7 +314,7 @@ def _agreement(sides: _Sides, options: SuggestOptions) -> SuggestedClause | str:
     return SuggestedClause(
         clause=AgreementClause(share),
         floor=floor,
-        floor_from=blamed.name,
+        floor_from=widest.name,
         control=ceiling,
         control_from="the commonest class",
         exact=exact,
@@ -323,14 +324,17 @@ def _agreement(sides: _Sides, options: SuggestOptions) -> SuggestedClause | str:
 
 def _undefined(sides: _Sides, options: SuggestOptions) -> SuggestedClause | str:
     """How many pairs of maps may both be zero: what is found without compression, at the end of its bound."""
-    blamed = max(sides.floors, key=lambda each: int((~each.table.compared).sum()))
-    count, zero = len(blamed.table), int((~blamed.table.compared).sum())
+    widest = max(sides.floors, key=lambda each: int((~each.table.compared).sum()))
+    count, zero = len(widest.table), int((~widest.table.compared).sum())
     upper = outwards(clopper_pearson(zero, count, options.confidence)).upper
     allowed = [share for share in _UNDEFINED if share >= upper]
-    told = f"{zero} of {count} pairs of maps are both zero without compression ({blamed.name}), at most {upper:.3f}"
+    told = (
+        f"{zero} of {count} pairs of maps are both zero without compression ({_blamed(widest, zero)}), "
+        f"at most {upper:.3f}"
+    )
     if not allowed:
         return f"no share could be demanded: {told}"
-    return SuggestedClause(UndefinedClause(allowed[0]), zero / count, blamed.name, None, "", upper, told)
+    return SuggestedClause(UndefinedClause(allowed[0]), zero / count, widest.name, None, "", upper, told)
 
 
 def _indistinguishable(left_out: Mapping[str, str]) -> EvidenceNeededError:

@@ -29,7 +29,7 @@ from edgekit.core.progress import NULL_OBSERVER, Observer
 from edgekit.engines.build import PLAN_ENGINES
 from edgekit.engines.protocol import EngineOptions, Runner
 from edgekit.engines.registry import ENGINES
-from edgekit.errors import BadInputError, EdgekitError
+from edgekit.errors import BadInputError, EdgekitError, UnavailableError
 from edgekit.interface.preprocess import preprocess
 from edgekit.metrics.scores import ScoreTable
 from edgekit.policy.floors import Against, Measurement, Role, Source
@@ -135,14 +135,20 @@ def measure_noise(bundle: Bundle, options: NoiseOptions, observer: Observer = NU
     Raises:
         BadInputError: There is no such engine, or the first run answers with values that are not finite.
         EvidenceNeededError: The bundle's engine is yet to be built by its device, and no other was named.
-        IntegrityError: An artifact is no engine, or does not fit the golden set.
+        IntegrityError: An artifact is none of the engine's, or does not fit the golden set.
         UnavailableError: The engine is not here.
     """
     golden, engine = bundle.golden(), options.engine or bundle.manifest.engine
-    ENGINES.load(engine)
+    here, graphs = ENGINES.load(engine).availability(), _graphs(bundle, engine)
+    if not here.available:
+        raise UnavailableError(
+            f"The engine {engine!r} cannot run here, so its noise cannot be measured.",
+            expected="one of those that 'edgekit doctor' finds",
+            found=here.reason,
+            hint=here.hint + ("" if options.engine else "; or name another with --engine"),
+        )
     own = teachers_own(bundle)
     bench = _Bench(golden, engine, options, own, observer)
-    graphs = _graphs(bundle, engine)
     for graph in graphs:
         bench.measure(graph)
     assert bench.yardstick is not None

@@ -23,7 +23,7 @@ from edgekit.metrics.localisation import centre_prior
 from edgekit.metrics.scores import ScoreTable
 from edgekit.policy.floors import Measurement
 
-__all__ = ["Answers", "as_yardstick", "compared", "control_measurements"]
+__all__ = ["Answers", "as_yardstick", "compared", "control_measurements", "other_samples"]
 
 _SEED = 0
 
@@ -99,7 +99,7 @@ def control_measurements(golden: GoldenSet, first: Answers) -> tuple[Measurement
     """The controls, scored beside the teacher's maps. A golden set of one sample has no permuted maps."""
     controls: dict[str, Callable[[_Maps], _Maps]] = {"shuffled maps": _shuffled, "centre blobs": _blobs}
     if len(golden) > 1:
-        source = _other_samples(golden.teacher_class)
+        source = other_samples(golden.teacher_class)
         controls = {"permuted maps": lambda maps: maps[source], **controls}
     return tuple(_control(golden, first, controls, name) for name in controls)
 
@@ -111,7 +111,7 @@ def _control(
     return Measurement(name, "", "", "control", "teacher", "control", compared(golden, nonsense))
 
 
-def _other_samples(classes: npt.NDArray[np.int64]) -> npt.NDArray[np.intp]:
+def other_samples(classes: npt.NDArray[np.int64]) -> npt.NDArray[np.intp]:
     """For every sample another one, no two the same, and of another class wherever the classes' sizes allow it."""
     order = np.argsort(classes, kind="stable")
     # Class by class in a row, moved on by the size of the largest class: nobody meets their own.
