@@ -155,7 +155,7 @@ def _absent(report: NoiseReport) -> list[str]:
 
 
 def _format_of(output: Path | None) -> str:
-    """ "yaml" or "json", by the ending of the file; raises `BadInputError` where it is neither's."""
+    """Whether a file is of "yaml" or of "json", by its ending; raises `BadInputError` where it is of neither."""
     suffix = ".yaml" if output is None else output.suffix.lower()
     if suffix in {".yaml", ".yml", ".json"}:
         return "json" if suffix == ".json" else "yaml"
