@@ -74,11 +74,10 @@ def build(  # noqa: PLR0913 - the main job's options, all by keyword
             result has `manifest.status` "blocked".
     """
     from edgekit.config.recipe import Recipe
-    from edgekit.pipeline.build import BuildRequest
-    from edgekit.pipeline.build import build as run
+    from edgekit.pipeline import build as building
     from edgekit.teacher.load_options import LoadOptions
 
-    request = BuildRequest(
+    request = building.BuildRequest(
         model=Path(model),
         data=Path(data),
         output=Path(output),
@@ -92,7 +91,7 @@ def build(  # noqa: PLR0913 - the main job's options, all by keyword
         engine_name=engine,
         baseline=None if baseline is None else Path(baseline),
     )
-    return run(request, observer)
+    return building.build(request, observer)
 
 
 def golden(model: PathLike, data: PathLike, output: PathLike, **options: Any) -> StageRecord:
@@ -104,12 +103,11 @@ def golden(model: PathLike, data: PathLike, output: PathLike, **options: Any) ->
         output: Folder to fill.
         **options: calib, calib_root, recipe, load, seed, observer, as for `build`.
     """
-    from edgekit.teacher.golden import GoldenRequest
-    from edgekit.teacher.golden import golden as run
+    from edgekit.teacher import golden as making
 
     with stage_inputs(model, data, **options) as given:
-        request = GoldenRequest(given.model, given.load, given.images.golden, given.recipe.export.maps)
-        return run(request, Path(output), given.observer)
+        request = making.GoldenRequest(given.model, given.load, given.images.golden, given.recipe.export.maps)
+        return making.golden(request, Path(output), given.observer)
 
 
 def compress(
@@ -332,12 +330,11 @@ def bundle(
 def gate(path: PathLike, *, policy: Policy | None = None, baseline: PathLike | None = None) -> GateResult:
     """Check a bundle's integrity and judge its stored scores; `baseline` names another release to compare with."""
     from edgekit.bundle.open import open_bundle
-    from edgekit.verify.gate import gate as judge_bundle
-    from edgekit.verify.gate import read_baseline
+    from edgekit.verify import gate as judging
 
-    beside = None if baseline is None else read_baseline(Path(baseline))
+    beside = None if baseline is None else judging.read_baseline(Path(baseline))
     with open_bundle(Path(path)) as opened:
-        return judge_bundle(opened, policy, beside)
+        return judging.gate(opened, policy, beside)
 
 
 def explain(bundle: PathLike, image: PathLike, output: PathLike, *, class_name: str | None = None) -> Explanation:
@@ -381,8 +378,7 @@ def blame(
         observer: Told of the progress.
         **options: options, images, build, student_code, policy, hops_only, as `edgekit.blame.bundled.BlameRequest`.
     """
-    from edgekit.blame.bundled import BlameRequest
-    from edgekit.blame.bundled import blame as run
+    from edgekit.blame import bundled
     from edgekit.blame.write import write_blame
     from edgekit.bundle.open import open_bundle
     from edgekit.core.files import check_writable_directory
@@ -391,7 +387,7 @@ def blame(
         check_writable_directory(Path(output))  # said before minutes of work
     options |= {name: Path(options[name]) for name in ("images", "build") if options.get(name) is not None}
     with open_bundle(Path(bundle)) as opened:
-        report = run(BlameRequest(opened, **options), observer)
+        report = bundled.blame(bundled.BlameRequest(opened, **options), observer)
     if output is not None:
         write_blame(report, Path(output))
     return report

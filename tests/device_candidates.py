@@ -37,7 +37,9 @@ from edgekit.engines.tensorrt.probe import look
 from edgekit.half.typed import type_half
 from edgekit.pipeline.device_candidate import CandidateRequest, CandidateResult, make_candidate
 from edgekit.pipeline.folders import BuildFolders
+from edgekit.policy.context import Baseline
 from edgekit.policy.document import load_preset
+from edgekit.policy.policy import Policy
 from edgekit.targets.loader import resolve_target
 from edgekit.verify.options import SelectOptions
 
@@ -87,7 +89,11 @@ def _record(stage: str, **facts: Any) -> StageRecord:
 
 
 def candidate(
-    folder: Path, target: str = "jetson-orin-nano", policy: str = "default", recipe: Recipe = RECIPE
+    folder: Path,
+    target: str = "jetson-orin-nano",
+    policy: str | Policy = "default",
+    recipe: Recipe = RECIPE,
+    baseline: Baseline | None = None,
 ) -> CandidateResult:
     """A candidate bundle for a target, below `folder`."""
     wanted = CandidateRequest(
@@ -95,12 +101,13 @@ def candidate(
         target=resolve_target(target),
         engine="tensorrt",
         recipe=recipe,
-        policy=load_preset(policy),
+        policy=load_preset(policy) if isinstance(policy, str) else policy,
         options=EngineOptions(),
         records={
             "golden": _record("golden", model="tiny"),
             "compress": _record("compress", skipped="nothing to train"),
         },
+        baseline=baseline,
     )
     return make_candidate(wanted)
 

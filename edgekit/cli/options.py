@@ -15,6 +15,7 @@ import click
 __all__ = [
     "FILE",
     "Decorator",
+    "baseline_option",
     "bundle_argument",
     "calib_option",
     "calib_root_option",

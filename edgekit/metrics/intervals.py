@@ -101,8 +101,10 @@ def bootstrap_mean_bounds(values: _Values, confidence: float, seed: Seed) -> Bou
     lowest, highest = sums[_place(shares[0], len(sums))], sums[-1 - _place(1 - shares[1], len(sums))]
     # Exact: sums of whole numbers, divided once, towards the outside.
     step = count * (_GRID // _DECIMALS)
-    lower, upper = min(int(lowest), total), max(int(highest), total)
-    return Bounds((lower // step) / _DECIMALS, -(-upper // step) / _DECIMALS)
+    lower, upper = int(lowest), int(highest)
+    # The grid may move the mean by less than a step; never to the other side of a bound.
+    middle = outwards(Bounds(mean(values), mean(values)), -_LARGEST, _LARGEST)
+    return Bounds(min((lower // step) / _DECIMALS, middle.lower), max(-(-upper // step) / _DECIMALS, middle.upper))
 
 
 def _acceleration(values: _Values) -> float:

@@ -36,7 +36,8 @@ def _opening(explanation: Explanation) -> str:
     left = f" ({optional} of them only where there is something to measure it by)" if optional else ""
     text = (
         f"A release passes policy {policy.name!r} when {held}{left}, on at least {policy.min_samples} golden samples. "
-        "It fails as soon as one demand is shown not to hold; what is shown neither way is inconclusive, and does not pass."
+        "It fails as soon as one demand is shown not to hold; what is shown neither way is inconclusive, and does not "
+        "pass."
     )
     return _filled(text)
 

@@ -159,9 +159,9 @@ class QuantileClause(PerClass):
         view: One of `VIEWS`.
         interval: "none" judges the quantile of these samples. "exact" judges by order statistics, whose confidence is
             a binomial tail whatever the distribution: the sound choice. "bootstrap" judges by the percentile bootstrap
-            without acceleration, since the jackknife that BCa takes it from does not work for quantiles; its error
-            shrinks only with the square root of the samples, and near the ends (q times the samples below about 10)
-            it is not to be trusted.
+            without acceleration, since the jackknife that BCa takes it from does not work for quantiles. It is too
+            narrow on the side of the near end: simulated, a bound at 95 % on the 5 % quantile was wrong in 9 % of the
+            cases with 500 samples, in 11 % with 100, and in 24 % with 30 (`benchmarks/policy_coverage.py`).
     """
 
     kind: ClassVar[str] = "quantile"

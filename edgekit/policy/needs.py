@@ -224,7 +224,7 @@ def _judged_by(clause: Clause) -> str:
     if isinstance(clause, QuantileClause) and clause.interval == "exact":
         return "order statistics, exact"
     if isinstance(clause, QuantileClause):
-        return "a percentile bootstrap bound, approximate"
+        return "a percentile bootstrap bound, approximate and too narrow near the ends (exact is sound)"
     if isinstance(clause, MeanClause) and clause.interval == "exact":
         return "an empirical Bernstein bound, valid for any distribution"
     return "a bootstrap bound (BCa), approximate"
