@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from edgekit.bundle.open import Bundle
     from edgekit.policy.floors import Measurement
     from edgekit.policy.policy import Policy
-    from edgekit.policy.suggest import Suggestion, SuggestOptions
+    from edgekit.policy.suggest import Suggestion
+    from edgekit.policy.suggested_clauses import SuggestOptions
     from edgekit.policy.verdict import Verdict
     from edgekit.verify.noise import NoiseReport
 
@@ -81,8 +82,8 @@ def suggest(
     from edgekit.cli.tables import print_json
     from edgekit.core.canonical import dump_canonical
     from edgekit.core.files import write_bytes
-    from edgekit.policy.suggest import SuggestOptions
     from edgekit.policy.suggest import suggest as made_of
+    from edgekit.policy.suggested_clauses import SuggestOptions
     from edgekit.verify.noise import NoiseOptions, measure_noise
 
     options, kind = SuggestOptions(margin, confidence), _format_of(output)
@@ -91,7 +92,7 @@ def suggest(
             report = measure_noise(opened, NoiseOptions(runs=runs, engine=engine), observer)
         if not as_json:
             click.echo(_measured(report), err=True)
-        suggestion = made_of(report.measurements, options)
+        suggestion = made_of(report.measurements, options, report.grids)
         verdict = _judged(opened, suggestion.policy)
         text = _as_text(opened.manifest, report, suggestion, options, verdict)
         document = {**suggestion.to_dict(), "noise": report.to_dict(), "bundle": opened.manifest.digest}
@@ -137,7 +138,8 @@ def _heading(manifest: Manifest, report: NoiseReport, suggestion: Suggestion, op
         "Measured on " + "; ".join(f"{name} ({runtime})" for name, runtime in report.runtimes.items()) + ".",
         f"The FP32 network is {network}: noise is what it differs from itself"
         + (" and from the teacher's stored answers." if report.teachers_own else ", and not from its teacher."),
-        f"Thresholds stand {100 * options.margin:g} % of the way from noise to maps that say nothing of the image. "
+        f"Thresholds stand {100 * options.margin:g} % of the way from noise to maps that say nothing of the image, and "
+        f"one cell from noise at least. "
         f"{bounded} bounds of {100 * options.confidence:g} % confidence each hold together with at least "
         f"{100 * together:.0f} %; family_confidence asks for more.",
         *(f"Not measured on {line}" for line in _absent(report)),

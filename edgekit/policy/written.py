@@ -9,7 +9,7 @@ from edgekit.metrics.agreement import METRICS
 
 __all__ = ["written_gap", "written_share", "written_value"]
 
-_MANTISSAS = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0)
+_MANTISSAS = (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0)
 _SHARES = (*(step / 20 for step in range(1, 19)), 0.95, 0.97, 0.98, 0.99)
 _MOST_DIGITS = 6
 # Two gaps nearer than this are one number: sums of float64 are no better.

@@ -84,6 +84,7 @@ class NoiseReport:
         engine: On which engine the graphs were run, except where a measurement says otherwise.
         runtimes: Runtime and device of every engine that ran.
         teachers_own: Whether the bundle's FP32 network is the teacher's own.
+        grids: Height and width of the maps, of each that a sample has.
         measurements: In the order in which they were made; controls last.
         absent: Engines that did not run.
     """
@@ -91,6 +92,7 @@ class NoiseReport:
     engine: str
     runtimes: dict[str, str]
     teachers_own: bool
+    grids: tuple[tuple[int, int], ...]
     measurements: tuple[Measurement, ...]
     absent: tuple[AbsentBackend, ...]
 
@@ -100,6 +102,7 @@ class NoiseReport:
             "engine": self.engine,
             "runtimes": dict(self.runtimes),
             "teachers_own_network": self.teachers_own,
+            "grids": [list(grid) for grid in self.grids],
             "measurements": [each.to_dict() for each in self.measurements],
             "absent": [vars(each).copy() for each in self.absent],
         }
@@ -153,7 +156,8 @@ def measure_noise(bundle: Bundle, options: NoiseOptions, observer: Observer = NU
         bench.measure(graph)
     assert bench.yardstick is not None
     measured = (*bench.measurements, *control_measurements(golden, bench.yardstick))
-    return NoiseReport(engine, bench.runtimes, own, measured, tuple(bench.absent))
+    grids = tuple((view.spec.height, view.spec.width) for view in golden.map_spec.views)
+    return NoiseReport(engine, bench.runtimes, own, grids, measured, tuple(bench.absent))
 
 
 def teachers_own(bundle: Bundle) -> bool:

@@ -18,7 +18,8 @@ from edgekit.metrics.statistics import clopper_pearson
 from edgekit.policy.clauses import AgreementClause, ShareClause, UndefinedClause
 from edgekit.policy.document import policy_from_dict
 from edgekit.policy.floors import Measurement, Role
-from edgekit.policy.suggest import SHARES, SuggestedClause, Suggestion, SuggestOptions, suggest
+from edgekit.policy.suggest import SHARES, Suggestion, suggest
+from edgekit.policy.suggested_clauses import SuggestedClause, SuggestOptions
 from edgekit.policy.suggested_text import policy_as_yaml
 from edgekit.policy.verdict import judge
 
@@ -163,6 +164,32 @@ def test_a_metric_that_tells_nothing_is_left_out_by_name() -> None:
     assert "argmax-distance" not in {getattr(each.clause, "metric", "") for each in suggestion.clauses}
 
 
+def test_a_threshold_leaves_room_for_one_cell() -> None:
+    """A tenth of the way is less than a cell, and less than a cell is nothing."""
+    random = np.random.default_rng(0)
+    teacher = random.gamma(0.5, size=(60, 8, 8))
+    measured = [made("floor", teacher, teacher), made("control", teacher, np.roll(teacher, 1, axis=0))]
+    moved = teacher.copy().reshape(60, -1)
+    for row in moved:
+        order = np.argsort(-row)
+        row[order[[12, 13]]] = row[order[[13, 12]]]
+    one = made("reached", teacher, moved.reshape(teacher.shape))
+    with_room = suggest(measured, SuggestOptions(), [(8, 8)])
+    assert judge(with_room.policy, one.table).outcome == "pass"
+    assert judge(suggest(measured, SuggestOptions()).policy, one.table).outcome == "fail"
+    clause = clause_about(with_room, "iou-top20")
+    assert clause.clause == ShareClause("iou-top20", 0.85, 0.95)
+    assert "one cell makes 0.8571" in clause.comment
+
+
+def test_a_metric_whose_one_cell_is_all_there_is_is_left_out() -> None:
+    teacher = np.random.default_rng(0).gamma(0.5, size=(60, 2, 2))
+    measured = [made("floor", teacher, teacher), made("control", teacher, np.roll(teacher, 1, axis=0))]
+    suggestion = suggest(measured, SuggestOptions(), [(2, 2)])
+    assert suggestion.left_out.keys() == {"iou-top20"}
+    assert "one cell makes 0" in suggestion.left_out["iou-top20"]
+
+
 def test_as_many_as_may_miss_do_not_widen_a_threshold() -> None:
     """Of 500 samples one may miss a share of 99 %: a single disaster of noise is that one, a second one is not."""
     control = with_cosine("control", [0.1] * 500)
@@ -242,13 +269,14 @@ def test_empty_maps_are_allowed_for_as_found() -> None:
     margin=st.floats(0.01, 0.9),
     confidence=st.sampled_from([0.9, 0.95, 0.99]),
     seed=st.integers(0, 5),
+    grids=st.sampled_from([(), ((6, 6),)]),
 )
 def test_noise_passes_and_nonsense_fails_whatever_was_measured(
-    count: int, level: float, margin: float, confidence: float, seed: int
+    count: int, level: float, margin: float, confidence: float, seed: int, grids: tuple[tuple[int, int], ...]
 ) -> None:
     floor, control = noisy(count, level, seed)
     try:
-        suggestion = suggest([floor, control], SuggestOptions(margin, confidence))
+        suggestion = suggest([floor, control], SuggestOptions(margin, confidence), grids)
     except EvidenceNeededError:
         assert count < 60 or level > 0.1
         return

@@ -20,7 +20,8 @@ from edgekit.engines.reference import ENGINE as REFERENCE
 from edgekit.engines.registry import ENGINES
 from edgekit.errors import BadInputError, EvidenceNeededError, IntegrityError, UnavailableError
 from edgekit.policy.floors import Measurement, gaps
-from edgekit.policy.suggest import SuggestOptions, suggest
+from edgekit.policy.suggest import suggest
+from edgekit.policy.suggested_clauses import SuggestOptions
 from edgekit.verify import noise as module
 from edgekit.verify.noise import NoiseOptions, NoiseReport, measure_noise, teachers_own
 from edgekit.verify.noise_tables import Answers, compared, control_measurements, other_samples
