@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from textwrap import fill
 
-from edgekit.policy.clauses import AccuracyDropClause, BaselineClause, BudgetClause, LocalisationClause
+from edgekit.policy.clauses import (
+    AccuracyDropClause,
+    BaselineClause,
+    BudgetClause,
+    LocalisationClause,
+    WrongEvidenceClause,
+)
 from edgekit.policy.explain import Explanation
 from edgekit.policy.needs import ClauseNeeds
 from edgekit.policy.words import percent
@@ -87,7 +93,8 @@ def _how_many(each: ClauseNeeds) -> str:
 def _at(each: ClauseNeeds, explanation: Explanation) -> str:
     if isinstance(each.clause, BudgetClause):
         return ""
-    of = f"of {each.samples} samples" + (
+    counted = "samples answered rightly" if isinstance(each.clause, WrongEvidenceClause) else "samples"
+    of = f"of {each.samples} {counted}" + (
         f" ({explanation.samples} over {explanation.multiplicity.classes} classes)" if each.per_class else ""
     )
     if not each.can_pass:

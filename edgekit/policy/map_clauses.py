@@ -41,6 +41,10 @@ class PerClass:
     The clause holds when it holds for each class by itself; it fails when one class is shown to fail. A class that the
     golden set has no sample of is not judged: nothing there speaks of it.
 
+    Every class has a bound of its own at the policy's confidence. That one violating class slips through is no likelier
+    for there being many, since all have to pass; that one good class is said to fail is, and may happen as often as the
+    risks of all add up to. The policy's family_confidence divides the risk among the classes instead.
+
     Attributes:
         over: "all" samples together, or each "class" by itself.
         class_of: Whose class a sample belongs to: the "teacher" (its top-1), or the "label", in which case samples

@@ -76,6 +76,8 @@ def _localisation(clause: LocalisationClause) -> str:
         return f"{mean} >= {plain(clause.limit)}"
     if clause.demand == "drop":
         return f"{mean} is below the teacher's by at most {plain(clause.limit)}"
+    if clause.limit == 0:
+        return f"{mean} is not below that of a map of the image's middle"
     return f"{mean} exceeds that of a map of the image's middle by at least {plain(clause.limit)}"
 
 

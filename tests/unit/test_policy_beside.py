@@ -180,6 +180,12 @@ def test_a_bundle_that_was_never_verified_is_no_baseline(release: Any, tmp_path:
             bundle_baseline(replace(opened, manifest=replace(opened.manifest, files=files)))
 
 
+def test_a_build_refuses_a_baseline_that_is_none_before_any_work(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError) as caught:
+        api.build("no-model.pt", data="no-images", output=tmp_path / "out", baseline=tmp_path / "nowhere")
+    assert str(caught.value.where) == str(tmp_path / "nowhere")
+
+
 def test_the_verification_leaves_out_what_it_cannot_know(built: tuple[BuildFolders, EnginesRun]) -> None:
     folders, _ = built
     stored = read_json(folders.verify("int8") / "verdict.json")

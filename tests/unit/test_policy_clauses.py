@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from policy_tables import CASES, Case, scores, with_masks
 
 from edgekit.core.canonical import dump_canonical, parse_strict
-from edgekit.errors import BadInputError
+from edgekit.errors import BadInputError, IntegrityError
 from edgekit.metrics.scores import ScoreTable
 from edgekit.policy.clauses import (
     BESIDE_THE_SCORES,
@@ -281,6 +281,31 @@ def test_classes_of_the_label_leave_out_samples_without_one() -> None:
     without = only(clause, scores(values))
     assert (without.outcome, without.measured) == ("inconclusive", False)
     assert "no sample has a label" in without.explanation
+
+
+GROUPED = ShareClause("cosine", 0.9, 0.85, over="class")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda groups: groups[0].update(name=0),
+        lambda groups: groups[0].update(outcome="maybe"),
+        lambda groups: groups[0].update(samples=-1),
+        lambda groups: groups[0].update(lower="0.9"),
+        lambda groups: groups[0].update(more=1),
+        lambda groups: groups[0].pop("upper"),
+        lambda groups: groups.append(3),
+        lambda groups: groups.clear(),
+    ],
+)
+def test_classes_of_a_stored_verdict_are_read_strictly(change: Any) -> None:
+    table = scores(np.full(200, 0.99), teacher=np.arange(200) % 2)
+    raw = parse_strict(dump_canonical(judge(policy(GROUPED), table).to_dict()), where="verdict")
+    assert Verdict.from_dict(raw, where="verdict").clauses[0].groups
+    change(raw["clauses"][0]["groups"])
+    with pytest.raises(IntegrityError):
+        Verdict.from_dict(raw, where="verdict")
 
 
 # Wrong evidence.
