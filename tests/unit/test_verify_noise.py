@@ -12,6 +12,8 @@ import pytest
 from tiny_bundles import UNCOMPRESSED, tiny_bundle
 from tiny_golden import tiny_golden
 
+from edgekit.attribution.spec import TapSpec
+from edgekit.bundle.golden import FurtherMaps, GoldenSet
 from edgekit.bundle.open import open_bundle
 from edgekit.core.progress import NULL_OBSERVER, Observer
 from edgekit.core.registry import Registry
@@ -19,6 +21,7 @@ from edgekit.engines.protocol import Availability, EngineInfo, EngineOptions, En
 from edgekit.engines.reference import ENGINE as REFERENCE
 from edgekit.engines.registry import ENGINES
 from edgekit.errors import BadInputError, EvidenceNeededError, IntegrityError, UnavailableError
+from edgekit.metrics.agreement import score_agreement
 from edgekit.policy.floors import Measurement, gaps
 from edgekit.policy.suggest import suggest
 from edgekit.policy.suggested_clauses import SuggestOptions
@@ -301,6 +304,29 @@ def test_controls_say_nothing_of_the_image() -> None:
     for table in controls.values():
         assert table.metrics["cosine"].mean() < 0.9
         assert table.agrees.all(), "answers are the engine's: only maps are nonsense"
+
+
+def with_two_maps(count: int = 30) -> GoldenSet:
+    """The usual golden set with a second tap of 2 x 2 cells: the first map's means."""
+    golden = tiny_golden(count)
+    spec = replace(golden.map_spec, further_taps=(TapSpec("other", 2, 2),))
+    coarse = golden.maps.reshape(count, 2, 2, 2, 2).mean(axis=(2, 4))
+    return replace(golden, map_spec=spec, further=(FurtherMaps(spec.views[1], coarse),))
+
+
+def test_of_several_maps_the_worst_counts() -> None:
+    golden = with_two_maps()
+    (further,) = golden.further
+    sound = Answers.fitting(golden, golden.logits, (golden.maps, further.maps))
+    assert (compared(golden, sound).metrics["cosine"] == 1).all()
+    turned_round = replace(sound, maps=(golden.maps, further.maps[:, ::-1]))
+    worse = compared(golden, turned_round).metrics["cosine"]
+    np.testing.assert_allclose(worse, score_agreement(further.maps, further.maps[:, ::-1]).metrics["cosine"])
+    assert (compared(golden, sound, turned_round).metrics["cosine"] == worse).all()
+    for each in control_measurements(golden, sound):
+        assert each.table.metrics["cosine"].mean() < 0.95
+    with pytest.raises(IntegrityError, match="shapes"):
+        Answers.fitting(golden, golden.logits, (golden.maps,))
 
 
 def test_one_sample_has_no_map_of_another() -> None:
