@@ -2,8 +2,8 @@
 
 Let F be how far maps are from a metric's best through noise alone, and P how near to it maps come that have nothing to
 do with the image. The threshold stands at `F + margin * (P - F)`: the margin is the share of the way from the same map
-to somebody else's. A multiple of F would be no tolerance: noise of float32 is a millionth, and ten times that is a
-demand which only another run in float32 meets.
+to somebody else's. A multiple of F would be no tolerance: float32 leaves less than a millionth, and ten times that is
+a demand which only another run in float32 meets.
 
 Some metrics count cells and cannot move by less than one (`edgekit.metrics.resolution`): there the threshold leaves
 room for one cell beyond the floor, since less would be no tolerance at all.
