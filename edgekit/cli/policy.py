@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from edgekit.cli.options import json_option
+from edgekit.cli.policy_suggest import suggest
 from edgekit.errors import ExitCode
 
 __all__ = ["command", "explain", "listed", "schema"]
@@ -13,6 +14,9 @@ __all__ = ["command", "explain", "listed", "schema"]
 @click.group("policy")
 def command() -> None:
     """Say which policies there are, and in words what one demands and needs."""
+
+
+command.add_command(suggest)
 
 
 @command.command("list")
