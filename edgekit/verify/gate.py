@@ -20,9 +20,10 @@ from edgekit.metrics.scores_io import scores_from_dict
 from edgekit.policy.document import policy_from_dict
 from edgekit.policy.policy import Policy
 from edgekit.policy.verdict import Outcome, Verdict, judge
+from edgekit.signing.about import check_about, stated_envelope
 from edgekit.verify.controls import ControlResult, ControlsState, StoredControls, judge_controls
 
-__all__ = ["GateResult", "bundle_controls", "bundle_notice", "bundle_policy", "bundle_scores", "gate"]
+__all__ = ["GateResult", "bundle_controls", "bundle_notice", "bundle_policy", "bundle_scores", "device_notice", "gate"]
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,25 @@ def bundle_policy(bundle: Bundle) -> Policy:
 
 
 def bundle_notice(bundle: Bundle) -> str:
+    """What a reader of a verdict has to know besides; empty where there is nothing.
+
+    That is what a device that completed the release said of its engine's standing, and that nobody looked at a
+    signature.
+    """
+    return " ".join(text for text in (device_notice(bundle), _signature_notice(bundle)) if text)
+
+
+def _signature_notice(bundle: Bundle) -> str:
+    stated = stated_envelope(bundle)
+    if stated is None:
+        return ""
+    return (
+        f"The bundle says that key {stated[0].key_id} signed it. The signature was not checked: "
+        "'edgekit check BUNDLE --key PUBLIC' does that."
+    )
+
+
+def device_notice(bundle: Bundle) -> str:
     """What a device that completed the release said of its engine's standing; empty where none did."""
     if DEVICE_EVIDENCE not in bundle:
         return ""
@@ -127,8 +147,9 @@ def gate(bundle: Bundle, policy: Policy | None = None) -> GateResult:
     Raises:
         EvidenceNeededError: The device has yet to build and verify its engine.
         BadInputError: The bundle holds no evidence.
-        IntegrityError: The evidence does not belong to the bundle or is of another engine, or its stored verdict or
-            status is not what its own policy says about its own scores.
+        IntegrityError: The evidence does not belong to the bundle or is of another engine, its stored verdict or
+            status is not what its own policy says about its own scores, or the envelope of a signed bundle is about
+            something else. Whose signature that is takes a key, and is not asked.
     """
     if bundle.awaits_device:
         raise EvidenceNeededError(
@@ -145,6 +166,9 @@ def gate(bundle: Bundle, policy: Policy | None = None) -> GateResult:
             hint="run 'edgekit verify' on the device it was built for",
         )
     _check_engine(bundle)
+    stated = stated_envelope(bundle)
+    if stated is not None:
+        check_about(bundle, stated[1])
     table = bundle_scores(bundle, bundle.golden())
     own = judge(bundle_policy(bundle), table)
     stored = bundle.read_json(VERDICT)
