@@ -26,7 +26,7 @@ __all__ = ["command"]
     "--expires",
     callback=parse_duration,
     metavar="180d",
-    help="After how long the release ends to be good. [default: never]",
+    help="How long the release is good for. [default: for ever]",
 )
 @json_option
 def command(bundle: Path, key_file: Path, expires: timedelta | None, as_json: bool) -> ExitCode:

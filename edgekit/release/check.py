@@ -106,8 +106,8 @@ def check(path: Path, keys: Sequence[PublicKey], options: CheckOptions | None = 
         raise UsageError("A signature is checked against keys, and none was given.", hint="name one with --key")
     options = options or CheckOptions()
     with open_bundle(path) as opened:
-        envelope = _signed_envelope(opened, keys)
-        statement = read_statement(envelope.payload, where=f"{opened.folder / ENVELOPE}: payload")
+        envelope = _signed_envelope(opened, keys, f"{path}: {ENVELOPE}")
+        statement = read_statement(envelope.payload, where=f"{path}: payload of {ENVELOPE}")
         check_about(opened, statement)
         judged = gate(opened)
         _check_verdict(opened, statement, judged)
@@ -121,9 +121,9 @@ def check(path: Path, keys: Sequence[PublicKey], options: CheckOptions | None = 
     return Checked(opened.manifest.digest, envelope.key_id, statement, judged, age, device, notice)
 
 
-def _signed_envelope(opened: Bundle, keys: Sequence[PublicKey]) -> Envelope:
+def _signed_envelope(opened: Bundle, keys: Sequence[PublicKey], where: str) -> Envelope:
     """The envelope, signed by one of the keys; nothing inside it was looked at before that was known."""
-    data, where = opened.envelope(), str(opened.folder / ENVELOPE)
+    data = opened.envelope()
     known = {key.key_id: key for key in keys}
     expected = "a signature by " + " or ".join(sorted(known))
     if data is None:
