@@ -164,6 +164,7 @@ def _check_verdict(opened: Bundle, statement: Statement, judged: GateResult) -> 
             where=where,
             expected=f"status released, pass, {stated[0]} clauses, controls {stated[1]}",
             found=f"status {opened.manifest.status}, {judged.verdict.outcome}, {own[0]} clauses, controls {own[1]}",
+            hint="have the bundle judged and signed again with 'edgekit release'",
         )
     if judged.outcome != "pass":
         raise EvidenceNeededError(

@@ -207,7 +207,9 @@ def test_a_release_older_than_allowed_is_stale(signed: Path) -> None:
     assert error.exit_code == ExitCode.INCONCLUSIVE
 
 
-@pytest.mark.parametrize("now", [NOW - CLOCK_TOLERANCE - timedelta(seconds=1), datetime(1970, 1, 1, tzinfo=timezone.utc)])
+@pytest.mark.parametrize(
+    "now", [NOW - CLOCK_TOLERANCE - timedelta(seconds=1), datetime(1970, 1, 1, tzinfo=timezone.utc)]
+)
 def test_a_clock_before_the_signature_is_refused(signed: Path, now: datetime) -> None:
     """A device without a clock battery wakes up in 1970, where nothing is ever too old."""
     error = refused(signed, EvidenceNeededError, "in the future", now=now)
@@ -264,14 +266,14 @@ def on(device: str, tensorrt: str = "10.3.0") -> Installation:
 TESTED = DeviceClaims("jetson-orin-nano-super", "jetson-orin-nano-8gb", "36.4.3", "6.2", "10.3.0", "Orin")
 
 
-@pytest.mark.parametrize("device", ["orin-nano-super", "orin-nano-8gb"])
+@pytest.mark.parametrize("device", ["orin-nano-super", "orin-nano-super-at-15W"])
 def test_the_same_module_in_another_power_mode_is_the_same_device(device: str) -> None:
     same = match_device(claims(TESTED), on(device), where="release")
     assert "module jetson-orin-nano-8gb" in same
     assert "TensorRT 10.3.0" in same
 
 
-@pytest.mark.parametrize("device", ["agx-orin-64gb", "orin-nx-16gb", "xavier-nx"])
+@pytest.mark.parametrize("device", ["orin-nano-4gb", "orin-nx-on-a-nano-carrier"])
 def test_another_module_is_another_device(device: str) -> None:
     with pytest.raises(UnavailableError, match="module") as raised:
         match_device(claims(TESTED), on(device), where="release")
@@ -294,7 +296,7 @@ def test_an_engine_built_on_the_jetson_itself_is_held_to_its_target() -> None:
     built = claims(DeviceClaims(tensorrt="10.3.0", gpu="Orin"), target="jetson-orin-nano-8gb")
     assert "module jetson-orin-nano-8gb" in match_device(built, on("orin-nano-super"), where="release")
     with pytest.raises(UnavailableError, match="module"):
-        match_device(built, on("agx-orin-64gb"), where="release")
+        match_device(built, on("orin-nano-4gb"), where="release")
 
 
 def test_what_a_statement_says_is_shown_without_its_control_characters() -> None:
