@@ -25,7 +25,7 @@ from edgekit.release.sign import release, sign_bundle
 from edgekit.signing.dsse import PAYLOAD_TYPE, Envelope, pae
 from edgekit.verify.gate import gate
 
-__all__ = ["SAMPLES", "Tally", "changed_at", "copied", "counted", "forged_envelope", "resealed", "signed_bundle"]
+__all__ = ["SAMPLES", "Tally", "changed_at", "copied", "counted", "forged_envelope", "put", "resealed", "signed_bundle"]
 
 SAMPLES = 32
 """The fewest that the lenient policy can pass, nearly: small files are flipped through quickly."""
@@ -102,10 +102,10 @@ def resealed(folder: Path, changes: dict[str, bytes | None]) -> None:
             raw["files"].pop(name, None)
             continue
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(data)
+        put(folder / name, data)
         raw["files"][name] = {"sha256": digest_bytes(data), "size": len(data)}
     del raw["digest"]
-    (folder / MANIFEST).write_bytes(dump_canonical(raw | {"digest": digest_bytes(dump_canonical(raw))}))
+    put(folder / MANIFEST, dump_canonical(raw | {"digest": digest_bytes(dump_canonical(raw))}))
 
 
 def forged_envelope(folder: Path, key_id: str) -> bytes:
@@ -132,6 +132,12 @@ def changed_at(path: Path, position: int, mask: int) -> Iterator[None]:
             stream.write(byte)
             if byte != before:
                 yield
+
+
+def put(path: Path, data: bytes) -> None:
+    """A file written anew in place of an older one, which some file systems do faster than writing over it."""
+    path.unlink(missing_ok=True)
+    path.write_bytes(data)
 
 
 def copied(folder: Path, destination: Path) -> Path:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from faulty import with_weights
 from signed_bundles import KEY, NOW, OPTIONS, OTHER_KEY
-from tampering import changed_at, copied, counted, forged_envelope, signed_bundle
+from tampering import changed_at, copied, counted, forged_envelope, put, signed_bundle
 from tiny_golden import GRAPH
 
 from edgekit.bundle.layout import ENVELOPE, MAX_ENVELOPE_BYTES
@@ -116,7 +116,7 @@ def test_a_statement_rewritten_and_signed_by_somebody_else(signed: Path, tmp_pat
         for what, change in {**CHANGES, **trims, **swaps}.items():
             for number, data in enumerate(rewritten(signed, change)):
                 if data != (signed / ENVELOPE).read_bytes():
-                    (victim / ENVELOPE).write_bytes(data)
+                    put(victim / ENVELOPE, data)
                     tally.attempt(victim, f"{what}, {number}")
 
 
@@ -143,7 +143,7 @@ def test_a_payload_trimmed_anywhere(signed: Path, tmp_path: Path) -> None:
         for length in range(0, len(envelope.payload), 5):
             for payload in (envelope.payload[:length], envelope.payload[length + 1 :]):
                 trimmed = Envelope(payload, envelope.key_id, envelope.signature)
-                (victim / ENVELOPE).write_bytes(trimmed.to_bytes())
+                put(victim / ENVELOPE, trimmed.to_bytes())
                 tally.attempt(victim, f"payload cut at {length}")
 
 
@@ -163,7 +163,7 @@ def test_every_spelling_of_the_signature(signed: Path, tmp_path: Path) -> None:
     victim = copied(signed, tmp_path / "victim")
     with counted(tmp_path, 20) as tally:
         for what, signature in spellings.items():
-            (victim / ENVELOPE).write_bytes(Envelope(envelope.payload, envelope.key_id, signature).to_bytes())
+            put(victim / ENVELOPE, Envelope(envelope.payload, envelope.key_id, signature).to_bytes())
             tally.attempt(victim, what)
 
 
@@ -193,7 +193,7 @@ def test_several_signatures_and_none(signed: Path, tmp_path: Path) -> None:
     victim = copied(signed, tmp_path / "victim")
     with counted(tmp_path, len(lists)) as tally:
         for number, signatures in enumerate(lists):
-            (victim / ENVELOPE).write_bytes(dump_canonical({**raw, "signatures": signatures}))
+            put(victim / ENVELOPE, dump_canonical({**raw, "signatures": signatures}))
             tally.attempt(victim, f"signatures {number}")
 
 
@@ -203,7 +203,7 @@ def test_a_bundle_signed_by_somebody_else(signed: Path, others: dict[str, Path],
         for name, folder in {"this": signed, **others}.items():
             victim = copied(folder, tmp_path / "victim")
             for key_id in (OTHER_KEY.public.key_id, KEY.public.key_id, "0" * 64):
-                (victim / ENVELOPE).write_bytes(forged_envelope(victim, key_id))
+                put(victim / ENVELOPE, forged_envelope(victim, key_id))
                 tally.attempt(victim, f"{name} signed under {key_id[:8]}")
 
 
@@ -233,7 +233,7 @@ def test_an_envelope_of_impossible_size_or_of_something_else(signed: Path, tmp_p
     victim = copied(signed, tmp_path / "victim")
     with counted(tmp_path, len(contents)) as tally:
         for number, content in enumerate(contents):
-            (victim / ENVELOPE).write_bytes(content)
+            put(victim / ENVELOPE, content)
             tally.attempt(victim, f"content {number}")
         (victim / ENVELOPE).unlink()
         tally.attempt(victim, "no envelope")
@@ -252,7 +252,7 @@ def test_an_expired_envelope_is_not_renewed_by_its_reader(signed: Path, tmp_path
             payload = envelope.payload.replace(b'"expires": "2026', b'"expires": "%d' % (year + 1))
             assert payload != envelope.payload
             changed = Envelope(payload, envelope.key_id, envelope.signature)
-            (victim / ENVELOPE).write_bytes(changed.to_bytes())
+            put(victim / ENVELOPE, changed.to_bytes())
             tally.attempt(victim, f"expires in {year}")
 
 
@@ -262,5 +262,5 @@ def test_signing_is_what_makes_the_difference(signed: Path, tmp_path: Path) -> N
     (victim / ENVELOPE).unlink()
     with open_bundle(victim) as opened:
         envelope, _ = sign_bundle(opened, gate(opened), KEY, lifetime=None, now=NOW)
-    (victim / ENVELOPE).write_bytes(envelope.to_bytes())
+    put(victim / ENVELOPE, envelope.to_bytes())
     assert check(victim, [KEY.public], OPTIONS).key_id == KEY.public.key_id
