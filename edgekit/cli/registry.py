@@ -87,6 +87,10 @@ COMMANDS: Mapping[str, CommandEntry] = MappingProxyType(
             "edgekit.cli.check:command",
             "Check a signed bundle before it is installed: signature, every byte, age, device and verdict.",
         ),
+        "compare": CommandEntry(
+            "edgekit.cli.compare:command",
+            "Show two bundles side by side: what they are, what their scores say, and how they were made.",
+        ),
         "blame": CommandEntry(
             "edgekit.cli.blame:command",
             "Say which rounding moved a bundle's maps, and at which hop from teacher to engine they were lost.",

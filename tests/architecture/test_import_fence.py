@@ -45,6 +45,7 @@ RING_1 = (
     "bundle",
     "bench",
     "verify",
+    "ci",
     "device",
     "signing",
     "release",
