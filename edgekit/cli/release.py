@@ -28,8 +28,15 @@ __all__ = ["command"]
     metavar="180d",
     help="How long the release is good for. [default: for ever]",
 )
+@click.option(
+    "--model-signing",
+    "model_key",
+    type=FILE,
+    metavar="KEY",
+    help="Also write BUNDLE.sig in the form of OpenSSF's model-signing, with this key on P-256, P-384 or P-521.",
+)
 @json_option
-def command(bundle: Path, key_file: Path, expires: timedelta | None, as_json: bool) -> ExitCode:
+def command(bundle: Path, key_file: Path, expires: timedelta | None, model_key: Path | None, as_json: bool) -> ExitCode:
     """Sign a bundle that passes its gate, and refuse any other; the exit code is the verdict.
 
     Signed is an in-toto statement over engine, graph, scale table, golden set, policy and manifest, in a DSSE envelope
@@ -40,12 +47,18 @@ def command(bundle: Path, key_file: Path, expires: timedelta | None, as_json: bo
     from edgekit.signing.private import read_private_key
 
     key = read_private_key(key_file, lambda: passphrase_of(f"Passphrase of {key_file.name}"))
+    signer = None
+    if model_key is not None:
+        from edgekit.release.model_signing import ModelSigner
+
+        signer = ModelSigner(model_key, lambda: passphrase_of(f"Passphrase of {model_key.name}"))
     done = release(bundle, key, lifetime=expires)
-    _print(done, as_json=as_json)
+    beside = [] if signer is None else [signer.sign(place) for place in done.signed]
+    _print(done, beside, as_json=as_json)
     return done.exit_code
 
 
-def _print(done: Release, *, as_json: bool) -> None:
+def _print(done: Release, beside: list[Path], *, as_json: bool) -> None:
     from edgekit.cli.tables import print_json, render_facts, style_outcome
     from edgekit.cli.verdicts import render_verdict
     from edgekit.signing.statement import time_text
@@ -62,6 +75,7 @@ def _print(done: Release, *, as_json: bool) -> None:
                 "created": time_text(statement.created) if statement else None,
                 "expires": time_text(statement.expires) if statement and statement.expires else None,
                 "files": [str(path) for path in done.signed],
+                "model_signatures": [str(path) for path in beside],
             }
         )
         return
@@ -75,6 +89,7 @@ def _print(done: Release, *, as_json: bool) -> None:
         "created": time_text(statement.created),
         "expires": time_text(statement.expires) if statement.expires else "never",
         "controls": statement.controls,
+        **({"model-signing": ", ".join(map(str, beside))} if beside else {}),
         "on the device": f"edgekit check {done.signed[-1].name} --key PUBLIC",
     }
     click.echo(render_facts(facts))

@@ -33,7 +33,7 @@ from edgekit.signing.statement import BundleClaims, DeviceClaims, Statement, rea
 __all__ = ["check_about", "claims_of", "stated_envelope", "subjects_of"]
 
 _ENGINE_FOLDER = "engine/"
-_AGAIN = "take envelope and bundle from the same release, or sign this one with 'edgekit release'"
+_AGAIN = f"take envelope and bundle from one release; or delete {ENVELOPE} from the unpacked bundle and sign it anew"
 
 
 def subjects_of(bundle: Bundle) -> dict[str, str]:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from edgekit.bundle.layout import MAX_ENVELOPE_BYTES
+from edgekit.bundle.layout import ENVELOPE, MAX_ENVELOPE_BYTES
 from edgekit.core.canonical import dump_canonical
 from edgekit.core.strict import canonical_document, checked_keys, sha256_text
 from edgekit.errors import DefectError, IntegrityError
@@ -118,5 +118,5 @@ def _malformed(where: str, expected: str, found: str) -> IntegrityError:
         where=where,
         expected=expected,
         found=found,
-        hint="take the bundle again from where it was signed, or sign it anew with 'edgekit release'",
+        hint=f"take the bundle again from where it was signed; or delete {ENVELOPE} from it unpacked, and sign it anew",
     )

@@ -18,7 +18,7 @@ from edgekit.core.files import foreign_os_errors
 from edgekit.errors import BadInputError, UnavailableError
 from edgekit.signing.keys import PublicKey
 
-__all__ = ["PrivateKey", "new_private_key", "read_private_key", "write_key_pair"]
+__all__ = ["PrivateKey", "check_private_file", "new_private_key", "read_private_key", "write_key_pair"]
 
 _LARGEST = 16 * 1024
 _PRIVATE, _PUBLIC = ".key", ".pub"
@@ -111,9 +111,7 @@ def read_private_key(path: Path, passphrase: Callable[[], str]) -> PrivateKey:
         UnavailableError: `cryptography` is not installed.
     """
     serialization = _serialization()
-    with foreign_os_errors(path, "read a private key"), path.open("rb") as stream:
-        _check_mode(os.fstat(stream.fileno()).st_mode, path)
-        data = stream.read(_LARGEST)
+    data = check_private_file(path)
     encrypted = b"BEGIN ENCRYPTED PRIVATE KEY" in data
     secret = passphrase().encode("utf-8") if encrypted else None
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -132,6 +130,13 @@ def read_private_key(path: Path, passphrase: Callable[[], str]) -> PrivateKey:
             hint="'edgekit keys new' makes one" if not encrypted else "try the passphrase again",
         )
     return PrivateKey(key)
+
+
+def check_private_file(path: Path) -> bytes:
+    """The content of a private key's file. Raises `BadInputError` where it cannot be read, or others can read it."""
+    with foreign_os_errors(path, "read a private key"), path.open("rb") as stream:
+        _check_mode(os.fstat(stream.fileno()).st_mode, path)
+        return stream.read(_LARGEST)
 
 
 def _serialization() -> Any:

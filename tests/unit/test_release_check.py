@@ -27,12 +27,14 @@ from edgekit.errors import (
 )
 from edgekit.jetson.detect import read_jetson
 from edgekit.release import check as check_module
+from edgekit.release import installation
 from edgekit.release.check import CheckOptions, check
 from edgekit.release.freshness import CLOCK_TOLERANCE
 from edgekit.release.installation import Installation, match_device, this_installation
 from edgekit.release.sign import release, sign_bundle
 from edgekit.signing.dsse import PAYLOAD_TYPE, Envelope, pae
 from edgekit.signing.statement import BundleClaims, DeviceClaims, Statement
+from edgekit.targets.loader import resolve_target
 from edgekit.verify.controls import ControlResult
 from edgekit.verify.gate import GateResult, gate
 
@@ -251,6 +253,15 @@ def test_a_release_that_does_not_say_where_it_was_verified_is_refused(tmp_path: 
     release(folder, KEY, now=NOW)
     refused(folder, UnavailableError, "does not say")
     assert check(folder, KEYS, replace(OPTIONS, any_device=True)).device == ()
+
+
+def test_the_architectures_of_targets_are_those_of_their_files() -> None:
+    """Devices read no YAML, so the names stand in code as well."""
+    stated = {
+        name: {installation._normal(machine) for machine in resolve_target(name).machines}
+        for name in ("cpu-x86", "cpu-arm")
+    }
+    assert stated == {name: {machine} for name, machine in installation._MACHINE_OF_TARGET.items()}
 
 
 def claims(device: DeviceClaims | None, target: str = "jetson-orin-nano") -> BundleClaims:

@@ -217,4 +217,4 @@ def test_the_gate_needs_no_key_to_see_that_an_envelope_is_of_another_bundle(bund
     with open_bundle(bundle) as opened, pytest.raises(IntegrityError, match="about something else") as raised:
         gate(opened)
     assert raised.value.expected != raised.value.found
-    assert "sign this one" in (raised.value.hint or "")
+    assert "sign it anew" in (raised.value.hint or "")
