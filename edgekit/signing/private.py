@@ -181,7 +181,9 @@ def _is_bundle(path: Path) -> bool:
 def _write_new(path: Path, data: bytes, mode: int) -> None:
     with foreign_os_errors(path, "write a key"):
         try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+            # O_BINARY is Windows' word for leaving line ends alone.
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+            descriptor = os.open(path, flags, mode)
         except FileExistsError as cause:
             raise _occupied(path) from cause
     try:
