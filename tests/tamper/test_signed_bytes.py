@@ -55,7 +55,7 @@ def test_a_byte_of_the_tar_file(signed: Path, tmp_path: Path) -> None:
         *range(envelope, envelope + BLOCK, 3),
         *range(len(data) - 3 * BLOCK, len(data), 11),
     }
-    with counted(tmp_path, 1300) as tally:
+    with counted(tmp_path, 1100) as tally:
         for position in sorted(places):
             with changed_at(tar, position, bit_at(position)):
                 tally.attempt(tar, f"tar at {position}")

@@ -109,7 +109,7 @@ CHANGES: dict[str, Callable[[dict[str, Any]], Any]] = {
 
 def test_a_statement_rewritten_and_signed_by_somebody_else(signed: Path, tmp_path: Path) -> None:
     victim = copied(signed, tmp_path / "victim")
-    with counted(tmp_path, 70) as tally:
+    with counted(tmp_path, 60) as tally:
         names = [item["name"] for item in json.loads(envelope_of(signed).payload)["subject"]]
         trims = {f"without {name}": removing(name) for name in names}
         swaps = {f"with another {name}": digesting(name) for name in names}
