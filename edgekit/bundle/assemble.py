@@ -13,7 +13,7 @@ from typing import BinaryIO
 from edgekit import __version__
 from edgekit.attribution.spec import MapSpec
 from edgekit.bundle.folder import check_folder
-from edgekit.bundle.layout import MANIFEST
+from edgekit.bundle.layout import ENVELOPE, MANIFEST
 from edgekit.bundle.manifest import Manifest
 from edgekit.bundle.names import check_names
 from edgekit.core.files import atomic_directory, foreign_os_errors, write_bytes
@@ -80,7 +80,7 @@ def bundle(request: BundleRequest, destination: Path, observer: Observer = NULL_
     """
     check_replaceable(destination)
     try:
-        check_names([MANIFEST, *request.contents], where="the request")
+        check_names([MANIFEST, ENVELOPE, *request.contents], where="the request")
     except IntegrityError as cause:
         raise _refused(cause) from cause
     with atomic_directory(destination) as staging:

@@ -7,14 +7,14 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from edgekit.bundle.layout import GOLDEN_INDEX, MANIFEST, MODEL
+from edgekit.bundle.layout import ENVELOPE, GOLDEN_INDEX, MANIFEST, MAX_ENVELOPE_BYTES, MODEL
 from edgekit.bundle.manifest import Manifest
 from edgekit.core.digests import digest_file
 from edgekit.core.files import foreign_os_errors, read_bytes
 from edgekit.core.stages import FileRef
 from edgekit.errors import BadInputError, IntegrityError
 
-__all__ = ["MAX_MANIFEST_BYTES", "check_content", "check_folder", "check_own_file", "not_a_bundle"]
+__all__ = ["MAX_MANIFEST_BYTES", "check_content", "check_folder", "check_own_file", "not_a_bundle", "read_envelope"]
 
 MAX_MANIFEST_BYTES = 4 * 1024 * 1024
 
@@ -46,7 +46,7 @@ def check_folder(folder: Path) -> Manifest:
                 if name not in folders:
                     raise _extra(folder, name)
                 continue
-            if name not in files:
+            if name not in files and name != ENVELOPE:
                 raise _extra(folder, name)
             check_own_file(folder / name)
             found.add(name)
@@ -54,7 +54,32 @@ def check_folder(folder: Path) -> Manifest:
         raise IntegrityError("A file of the bundle is missing.", where=str(folder / name))
     for name, ref in sorted(manifest.files.items()):
         check_content(folder / name, ref)
+    read_envelope(folder)
     return manifest
+
+
+def read_envelope(folder: Path) -> bytes | None:
+    """The signed statement that lies in a bundle's folder, or None; what it says is `edgekit.signing`'s question.
+
+    Raises:
+        BadInputError: It cannot be read.
+        IntegrityError: No plain file of its own, or of a size that no envelope has.
+    """
+    path = folder / ENVELOPE
+    if not os.path.lexists(path):
+        return None
+    with foreign_os_errors(path, "read a bundle"):
+        check_own_file(path)
+        with path.open("rb") as stream:
+            data = stream.read(MAX_ENVELOPE_BYTES + 1)
+    if not 0 < len(data) <= MAX_ENVELOPE_BYTES:
+        raise IntegrityError(
+            "A bundle's envelope has an impossible size.",
+            where=str(path),
+            expected=f"1 to {MAX_ENVELOPE_BYTES} bytes",
+            found=f"{len(data)} bytes" if not data else "more",
+        )
+    return data
 
 
 def check_own_file(path: Path) -> None:

@@ -13,12 +13,14 @@ __all__ = [
     "DEVICE_EVIDENCE",
     "DEVICE_INSTALLER",
     "DEVICE_PLAN",
+    "ENVELOPE",
     "GOLDEN",
     "GOLDEN_INDEX",
     "HALF_MODEL",
     "LATENCY",
     "LINEAGE",
     "MANIFEST",
+    "MAX_ENVELOPE_BYTES",
     "MODEL",
     "PLAN",
     "POLICY",
@@ -35,6 +37,13 @@ __all__ = [
 ]
 
 MANIFEST = "manifest.json"
+
+ENVELOPE = "release.intoto.json"
+"""The signed statement about the bundle; see `edgekit.signing`. The one file that the manifest does not name, since the
+manifest's digest is among what is signed. Only where 'edgekit release' signed the bundle."""
+
+MAX_ENVELOPE_BYTES = 256 * 1024
+"""An envelope holds one statement: digests of engine files, names of clauses and an environment print."""
 
 MODEL = "engine/model.onnx"
 """The explained graph that ships, FP32 or Q/DQ: the artifact itself for engines that run ONNX, and else what the

@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 from edgekit.attribution.spec import MapSpec
-from edgekit.bundle.layout import MANIFEST, SCALES, required_files
+from edgekit.bundle.layout import ENVELOPE, MANIFEST, SCALES, required_files
 from edgekit.bundle.names import check_names
 from edgekit.core.canonical import dump_canonical, parse_strict
 from edgekit.core.digests import digest_bytes
@@ -130,7 +130,8 @@ def _check_contents(manifest: Manifest, *, where: str) -> None:
     Raises:
         IntegrityError: A name is unsafe, a file is missing or does not belong, or the whole is too large.
     """
-    check_names([MANIFEST, *manifest.files], where=where)
+    # The envelope lies beside these and is not named by them: a name that could be taken for it is a collision.
+    check_names([MANIFEST, ENVELOPE, *manifest.files], where=where)
     missing = [name for name in required_files(manifest.precision, manifest.status) if name not in manifest.files]
     if missing:
         raise IntegrityError(

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any
 
 from edgekit.attribution.spec import MapSpec
-from edgekit.bundle.folder import check_content, check_folder, not_a_bundle
+from edgekit.bundle.folder import check_content, check_folder, not_a_bundle, read_envelope
 from edgekit.bundle.golden import GoldenSet, read_golden
 from edgekit.bundle.layout import GOLDEN, MODEL, PLAN, REFERENCE, REFERENCE_PLAN
 from edgekit.bundle.manifest import Manifest
@@ -49,6 +49,10 @@ class Bundle:
                 expected="one of " + ", ".join(sorted(self.manifest.files)),
             )
         return self.folder / name
+
+    def envelope(self) -> bytes | None:
+        """The signed statement about the bundle, unread; None where it was not signed. Raises like `read_envelope`."""
+        return read_envelope(self.folder)
 
     @property
     def awaits_device(self) -> bool:

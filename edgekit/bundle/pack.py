@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 from typing import BinaryIO
 
-from edgekit.bundle.folder import check_folder
-from edgekit.bundle.layout import MANIFEST
+from edgekit.bundle.folder import check_folder, read_envelope
+from edgekit.bundle.layout import ENVELOPE, MANIFEST
 from edgekit.bundle.ustar import END_OF_ARCHIVE, member_order, padding_after, ustar_header
 from edgekit.core.files import STAGING_PREFIX, foreign_os_errors
 from edgekit.core.stages import FileRef
@@ -32,21 +32,27 @@ def write_tar(folder: Path, tar_path: Path) -> None:
         UnavailableError: The disk is full.
     """
     manifest = check_folder(folder)
-    encoded = manifest.to_bytes()
+    encoded, envelope = manifest.to_bytes(), read_envelope(folder)
     temporary = tar_path.with_name(f"{STAGING_PREFIX}{os.getpid()}-{tar_path.name}")
     with foreign_os_errors(tar_path, "write a bundle's tar file"):
         tar_path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("wb") as output:
-                output.write(ustar_header(MANIFEST, len(encoded)) + encoded + padding_after(len(encoded)))
+                output.write(_whole(MANIFEST, encoded))
                 for name in member_order(manifest.files):
                     _append(folder, name, manifest.files[name], output)
+                if envelope is not None:
+                    output.write(_whole(ENVELOPE, envelope))
                 output.write(END_OF_ARCHIVE)
                 output.flush()
                 os.fsync(output.fileno())
             temporary.replace(tar_path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def _whole(name: str, content: bytes) -> bytes:
+    return ustar_header(name, len(content)) + content + padding_after(len(content))
 
 
 def _append(folder: Path, name: str, ref: FileRef, output: BinaryIO) -> None:

@@ -1,8 +1,10 @@
 """The strict reader of a bundle's tar file: it recognises one byte sequence, and refuses every other.
 
 The manifest comes first and names every member with its size and digest, so each byte that follows is known in
-advance: headers are compared with the ones edgekit would write, contents with their digests, padding with zeros. What
-tar can say beyond that (links, devices, sparse files, extended headers, paths out of the folder) is never interpreted.
+advance: headers are compared with the ones edgekit would write, contents with their digests, padding with zeros. Only
+the envelope of a signed bundle, the last member, is known by name alone: it signs the manifest, so the manifest cannot
+name it. What tar can say beyond that (links, devices, sparse files, extended headers, paths out of the folder) is never
+interpreted.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from typing import BinaryIO
 
 from edgekit.bundle.assemble import check_replaceable
 from edgekit.bundle.folder import MAX_MANIFEST_BYTES, not_a_bundle
-from edgekit.bundle.layout import MANIFEST
+from edgekit.bundle.layout import ENVELOPE, MANIFEST, MAX_ENVELOPE_BYTES
 from edgekit.bundle.manifest import Manifest
 from edgekit.bundle.ustar import BLOCK, END_OF_ARCHIVE, archive_size, member_order, padding_after, ustar_header
 from edgekit.core.files import atomic_directory, foreign_os_errors, write_bytes
@@ -70,10 +72,12 @@ def unpack_tar(tar_path: Path, destination: Path) -> Manifest:
             reader = _Reader(tar_path, stream)
             encoded = reader.manifest()
             manifest = Manifest.from_bytes(encoded, where=f"{tar_path}: {MANIFEST}")
-            reader.check_size(archive_size(encoded, manifest.files))
+            beyond = reader.size_beyond(archive_size(encoded, manifest.files))
             with atomic_directory(destination) as staging:
                 for name in member_order(manifest.files):
                     reader.member(name, manifest.files[name], staging / name)
+                if beyond:
+                    write_bytes(staging / ENVELOPE, reader.envelope(beyond))
                 reader.end()
                 write_bytes(staging / MANIFEST, encoded)
     return manifest
@@ -99,29 +103,34 @@ class _Reader:
             raise not_a_bundle(self._path, "a file that does not start like a tar file")
         if len(header) < BLOCK:
             raise self._refused("a part missing at its end", f"a header of {BLOCK} bytes", f"{len(header)} bytes")
-        size = self._manifest_size(header)
-        self._check_header(header, MANIFEST, size)
-        encoded = self._exactly(size)
-        self._check_padding(size)
-        return encoded
+        return self._sized(header, MANIFEST, MAX_MANIFEST_BYTES, "a manifest with an impossible size")
 
-    def _manifest_size(self, header: bytes) -> int:
+    def size_beyond(self, expected: int) -> int:
+        """Bytes beyond what the manifest tells of, before anything is written anywhere: an envelope's, or none."""
+        beyond = os.fstat(self._stream.fileno()).st_size - expected
+        largest = BLOCK + MAX_ENVELOPE_BYTES + len(padding_after(MAX_ENVELOPE_BYTES))
+        if beyond and not (2 * BLOCK <= beyond <= largest and beyond % BLOCK == 0):
+            problem = "a part missing at its end" if beyond < 0 else "something after its end"
+            raise self._refused(problem, f"{expected} bytes, or an envelope more", f"{expected + beyond} bytes")
+        return beyond
+
+    def envelope(self, beyond: int) -> bytes:
+        """The last member of a signed bundle, which takes up `beyond` bytes of the archive."""
+        content = self._sized(self._exactly(BLOCK), ENVELOPE, beyond - BLOCK, "something after its end")
+        if BLOCK + len(content) + len(padding_after(len(content))) != beyond:
+            raise self._refused("something after its end", f"an envelope of {beyond} bytes", f"{len(content)} bytes")
+        return content
+
+    def _sized(self, header: bytes, name: str, largest: int, problem: str) -> bytes:
+        """A member whose size only its header tells."""
         digits = header[_SIZE].rstrip(b"\0")
         size = int(digits, 8) if digits and all(digit in b"01234567" for digit in digits) else -1
-        if not 0 <= size <= MAX_MANIFEST_BYTES:
-            raise self._refused(
-                "a manifest with an impossible size",
-                f"0 to {MAX_MANIFEST_BYTES} bytes",
-                ascii(bytes(header[_SIZE])),
-            )
-        return size
-
-    def check_size(self, expected: int) -> None:
-        """Compare the size of the whole file with the manifest's, before anything of it is written anywhere."""
-        found = os.fstat(self._stream.fileno()).st_size
-        if found != expected:
-            problem = "a part missing at its end" if found < expected else "something after its end"
-            raise self._refused(problem, f"{expected} bytes", f"{found} bytes")
+        if not 0 <= size <= largest:
+            raise self._refused(problem, f"{name}, 0 to {largest} bytes", ascii(bytes(header[_SIZE])))
+        self._check_header(header, name, size)
+        content = self._exactly(size)
+        self._check_padding(size)
+        return content
 
     def member(self, name: str, ref: FileRef, target: Path) -> None:
         """Copy the next member to `target` if it is the one the manifest names."""

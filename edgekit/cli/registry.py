@@ -75,6 +75,18 @@ COMMANDS: Mapping[str, CommandEntry] = MappingProxyType(
             "edgekit.cli.gate:command",
             "Check a bundle's integrity and judge its stored scores; the exit code is the verdict.",
         ),
+        "keys": CommandEntry(
+            "edgekit.cli.keys:command",
+            "Make the keys that releases are signed and checked with, and show which is which.",
+        ),
+        "release": CommandEntry(
+            "edgekit.cli.release:command",
+            "Sign a bundle that passes its gate, and refuse any other; the exit code is the verdict.",
+        ),
+        "check": CommandEntry(
+            "edgekit.cli.check:command",
+            "Check a signed bundle before it is installed: signature, every byte, age, device and verdict.",
+        ),
         "compare": CommandEntry(
             "edgekit.cli.compare:command",
             "Show two bundles side by side: what they are, what their scores say, and how they were made.",

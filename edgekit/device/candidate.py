@@ -2,34 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from edgekit.bundle import layout
+from edgekit.bundle.golden_digest import golden_digest
 from edgekit.bundle.open import Bundle
-from edgekit.core.canonical import dump_canonical
-from edgekit.core.digests import digest_bytes
 from edgekit.device.plan import DevicePlan, read_plan_bytes
 from edgekit.errors import BadInputError, IntegrityError, UnavailableError
 from edgekit.jetson.detect import Jetson
 
-__all__ = ["GOLDEN_INPUT", "bundle_golden_digest", "candidate_plan", "check_device", "golden_digest"]
+__all__ = ["GOLDEN_INPUT", "bundle_golden_digest", "candidate_plan", "check_device"]
 
 GOLDEN_INPUT = "golden"
 """The name of the golden set among a plan's inputs."""
 
 
-def golden_digest(digests: Mapping[str, str]) -> str:
-    """SHA-256 of a golden set: of every file in it, answers and maps included.
-
-    Args:
-        digests: Bundle path to SHA-256; what lies outside the golden set's folder does not count.
-    """
-    inside = {name: digest for name, digest in digests.items() if name.startswith(f"{layout.GOLDEN}/")}
-    return digest_bytes(dump_canonical(inside))
-
-
 def bundle_golden_digest(bundle: Bundle) -> str:
-    """The same of a bundle's own."""
+    """`golden_digest` of a bundle's own set."""
     return golden_digest({name: ref.sha256 for name, ref in bundle.manifest.files.items()})
 
 

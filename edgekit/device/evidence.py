@@ -16,7 +16,7 @@ from edgekit.core.canonical import dump_canonical
 from edgekit.core.digests import digest_bytes
 from edgekit.core.files import read_bytes
 from edgekit.core.stages import FileRef
-from edgekit.device.strict import canonical_document, checked_keys, sha256_text
+from edgekit.core.strict import canonical_document, checked_keys, sha256_text
 from edgekit.engines.tensorrt.status import NEVER_RUN
 from edgekit.errors import IntegrityError
 

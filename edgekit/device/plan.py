@@ -13,7 +13,7 @@ from typing import Any
 from edgekit.bench.options import LatencyOptions
 from edgekit.core.canonical import dump_canonical
 from edgekit.core.digests import digest_bytes
-from edgekit.device.strict import canonical_document, checked_keys, sha256_text
+from edgekit.core.strict import canonical_document, checked_keys, sha256_text
 from edgekit.engines.tensorrt.options import BuildOptions
 from edgekit.engines.tensorrt.status import NEVER_RUN
 from edgekit.errors import BadInputError, IntegrityError

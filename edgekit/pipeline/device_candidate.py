@@ -16,6 +16,7 @@ from edgekit.attribution.spec import MapSpec
 from edgekit.bundle import layout
 from edgekit.bundle.assemble import BundleRequest, bundle, contents_from_folder
 from edgekit.bundle.golden import read_golden
+from edgekit.bundle.golden_digest import golden_digest
 from edgekit.bundle.manifest import Manifest
 from edgekit.bundle.pack import write_tar
 from edgekit.config.recipe import Recipe, recipe_to_dict
@@ -23,7 +24,6 @@ from edgekit.core.canonical import dump_canonical, read_json
 from edgekit.core.digests import digest_bytes, digest_file
 from edgekit.core.progress import NULL_OBSERVER, Observer
 from edgekit.core.stages import RECORD_NAME, StageRecord
-from edgekit.device.candidate import golden_digest
 from edgekit.device.plan import DevicePlan
 from edgekit.engines.half_graph import half_graph_beside
 from edgekit.engines.protocol import EngineOptions

@@ -23,6 +23,7 @@ from edgekit.policy.context import Baseline
 from edgekit.policy.document import policy_from_dict
 from edgekit.policy.policy import Policy
 from edgekit.policy.verdict import Outcome, Verdict, judge
+from edgekit.signing.about import check_about, stated_envelope
 from edgekit.verify.beside import bundle_context
 from edgekit.verify.control_files import controls_from_files
 from edgekit.verify.controls import ControlResult, ControlsState, StoredControls, judge_controls
@@ -34,6 +35,7 @@ __all__ = [
     "bundle_notice",
     "bundle_policy",
     "bundle_scores",
+    "device_notice",
     "gate",
     "read_baseline",
     "wants_controls",
@@ -104,6 +106,25 @@ def bundle_policy(bundle: Bundle) -> Policy:
 
 
 def bundle_notice(bundle: Bundle) -> str:
+    """What a reader of a verdict has to know besides; empty where there is nothing.
+
+    That is what a device that completed the release said of its engine's standing, and that nobody looked at a
+    signature.
+    """
+    return " ".join(text for text in (device_notice(bundle), _signature_notice(bundle)) if text)
+
+
+def _signature_notice(bundle: Bundle) -> str:
+    stated = stated_envelope(bundle)
+    if stated is None:
+        return ""
+    return (
+        f"The bundle says that key {stated[0].key_id} signed it. The signature was not checked: "
+        "'edgekit check BUNDLE --key PUBLIC' does that."
+    )
+
+
+def device_notice(bundle: Bundle) -> str:
     """What a device that completed the release said of its engine's standing; empty where none did."""
     if DEVICE_EVIDENCE not in bundle:
         return ""
@@ -221,8 +242,9 @@ def gate(bundle: Bundle, policy: Policy | None = None, baseline: Baseline | None
     Raises:
         EvidenceNeededError: The device has yet to build and verify its engine.
         BadInputError: The bundle holds no evidence.
-        IntegrityError: The evidence does not belong to the bundle or is of another engine, or its stored verdict or
-            status is not what its own policy says about its own scores.
+        IntegrityError: The evidence does not belong to the bundle or is of another engine, its stored verdict or
+            status is not what its own policy says about its own scores, or the envelope of a signed bundle is about
+            something else. Whose signature that is takes a key, and is not asked.
     """
     if bundle.awaits_device:
         raise EvidenceNeededError(
@@ -239,6 +261,9 @@ def gate(bundle: Bundle, policy: Policy | None = None, baseline: Baseline | None
             hint="run 'edgekit verify' on the device it was built for",
         )
     _check_engine(bundle)
+    stated = stated_envelope(bundle)
+    if stated is not None:
+        check_about(bundle, stated[1])
     golden = bundle.golden()
     table = bundle_scores(bundle, golden)
     policy_of_it = bundle_policy(bundle)

@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "edgekit"
 BLOCKED = (
     "captum",
+    "cryptography",
     "jinja2",
     "onnx",
     "onnxruntime",
@@ -46,6 +47,8 @@ RING_1 = (
     "verify",
     "ci",
     "device",
+    "signing",
+    "release",
 )
 # Not of the rings, but loaded on a device all the same: commands, and what they read policies with.
 LIGHT = ("cli", "config", "targets")

@@ -1,4 +1,4 @@
-"""Strict reading of documents that travel between host and device: exact keys, exact types, canonical bytes."""
+"""Strict reading of documents that travel: exact keys, exact types, canonical bytes."""
 
 from __future__ import annotations
 
