@@ -58,11 +58,14 @@ FORMATS: Mapping[str, Callable[[float], str]] = MappingProxyType(
         "count": lambda value: f"{value:,.0f}",
         "exact": lambda value: _score(value, 4),
         "ms": lambda value: f"{_significant(value)}{_SPACE}ms",
+        "percent": lambda value: f"{_plain(round(100 * value, 9))}{_SPACE}%",
         "plain": _plain,
+        "short-points": lambda value: f"{_plain(round(100 * value, 9))}{_SPACE}pp",
         "points": lambda value: f"{_score(100 * value, 2)}{_SPACE}points",
         "ratio": lambda value: f"{_significant(value)}{_SPACE}{_TIMES}",
         "score": _score,
         "share": _share,
+        "tiny": lambda value: "0" if value == 0 else f"{value:.1e}".replace("e-0", "e-").replace("e+0", "e"),
         "si": lambda value: _scaled(value, ""),
     }
 )

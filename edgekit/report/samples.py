@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgekit.attribution.normalise import unit_max
 from edgekit.bundle.golden import GoldenSet
 from edgekit.interface.card import ModelCard
 from edgekit.metrics.classification import sigmoid, softmax
@@ -16,10 +17,12 @@ from edgekit.report.data import ReportData
 from edgekit.report.images import data_uri, difference_overlay, enlarged, outlined, overlay
 from edgekit.report.selection import SampleSelection
 
-__all__ = ["Tile", "describe_samples", "draw_tiles", "place_in_words", "probabilities"]
+__all__ = ["Tile", "describe_samples", "difference_in_words", "draw_tiles", "place_in_words", "probabilities"]
 
 # Sides of a picture in the page, in pixels. What is smaller is enlarged, what is larger shrunk.
-_SHORTEST, _LONGEST = 160, 192
+_SHORTEST, _LONGEST = 224, 256
+# Of a map's largest value: less is not seen as a difference.
+_ALIKE = 0.05
 
 
 def probabilities(logits: npt.NDArray[np.float32], card: ModelCard) -> npt.NDArray[np.float64]:
@@ -102,14 +105,16 @@ def draw_tiles(data: ReportData, index: int) -> tuple[Tile, ...]:
     golden = data.golden
     name, pixels = golden.names[index], enlarged(golden.pixels[index], _SHORTEST)
     teacher, engine = golden.maps[index], data.engine_maps[index]
+    label = int(golden.labels[index])
+    shows = "" if label < 0 else f", labelled {golden.card.classes[label]}"
     pictures = [
-        ("input", _with_mask(golden, index, pixels), f"Input image {name}."),
+        ("input", _with_mask(golden, index, pixels), f"Input image {name}{shows}."),
         ("teacher", overlay(pixels, teacher), f"The teacher's map over {name}: {place_in_words(teacher)}."),
         ("engine", overlay(pixels, engine), f"The engine's map of the same class: {place_in_words(engine)}."),
         (
             "difference",
             difference_overlay(pixels, teacher, engine),
-            "Difference of the two maps: where the engine looks more, and where it looks less, than the teacher.",
+            f"Difference of the two maps: {difference_in_words(teacher, engine)}.",
         ),
     ]
     if not data.table.agrees[index]:
@@ -137,10 +142,27 @@ def place_in_words(values: npt.NDArray[np.floating[Any]]) -> str:
         return "it holds values that are not finite"
     if not (values > 0).any():
         return "it is empty"
+    return f"strongest in the {_place(values)}"
+
+
+def difference_in_words(teacher: npt.NDArray[np.floating[Any]], engine: npt.NDArray[np.floating[Any]]) -> str:
+    """Where an engine's map is above and below the teacher's most, each divided by its own largest value."""
+    if not (np.isfinite(teacher).all() and np.isfinite(engine).all()):
+        return "one of them holds values that are not finite"
+    above = np.clip(unit_max(engine[None])[0], 0, None) - np.clip(unit_max(teacher[None])[0], 0, None)
+    told = [
+        f"the engine looks {more} in the {_place(values)}"
+        for more, values in (("more", above), ("less", -above))
+        if (values > _ALIKE).any()
+    ]
+    return " and ".join(told) or "they are alike"
+
+
+def _place(values: npt.NDArray[np.floating[Any]]) -> str:
     row, column = np.unravel_index(int(np.argmax(values)), values.shape)
     vertical = ("upper", "", "lower")[min(2, int(3 * (row + 0.5) / values.shape[0]))]
     horizontal = ("left", "", "right")[min(2, int(3 * (column + 0.5) / values.shape[1]))]
     if not vertical and not horizontal:
-        return "strongest in the centre"
+        return "centre"
     side = f"{vertical} {horizontal}".strip() if vertical and horizontal else f"{vertical or horizontal} middle"
-    return f"strongest in the {side}"
+    return side
