@@ -19,7 +19,16 @@ from edgekit.errors import DefectError
 from edgekit.report.colours import difference_colours, map_colours
 from edgekit.report.optional import needs_package
 
-__all__ = ["data_uri", "difference_over_grey", "difference_overlay", "enlarged", "map_over_grey", "outlined", "overlay", "png_bytes"]
+__all__ = [
+    "data_uri",
+    "difference_over_grey",
+    "difference_overlay",
+    "enlarged",
+    "map_over_grey",
+    "outlined",
+    "overlay",
+    "png_bytes",
+]
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 Map: TypeAlias = npt.NDArray[np.floating[Any]]
@@ -150,8 +159,9 @@ def data_uri(pixels: Pixels, longest: int) -> str:
         size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
         image = image.resize(size, Image.Resampling.BOX)
     stream = io.BytesIO()
-    # Full colour resolution: at half of it the narrow bands of a map bleed into each other.
-    image.save(stream, format="JPEG", quality=_JPEG_QUALITY, subsampling=0, optimize=True)
+    # Full colour resolution: at half of it the narrow bands of a map bleed into each other. Without Pillow's "optimize",
+    # which needs the whole picture in a buffer of a byte a pixel and gives up on noise.
+    image.save(stream, format="JPEG", quality=_JPEG_QUALITY, subsampling=0)
     return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
 
 

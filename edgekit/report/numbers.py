@@ -48,6 +48,13 @@ def _significant(value: float) -> str:
     return f"{value:.{decimals}f}"
 
 
+def _tiny(value: float) -> str:
+    """Two digits, with a power of ten where many zeros would have to be counted."""
+    if abs(value) >= 1:
+        return _significant(value)
+    return f"{value:.1e}".replace("e-0", "e-") if 0 < abs(value) < 1e-3 else f"{value:.2g}"
+
+
 def _plain(value: float) -> str:
     return f"{value:,.0f}" if float(value).is_integer() else f"{value:.6g}"
 
@@ -65,7 +72,7 @@ FORMATS: Mapping[str, Callable[[float], str]] = MappingProxyType(
         "ratio": lambda value: f"{_significant(value)}{_SPACE}{_TIMES}",
         "score": _score,
         "share": _share,
-        "tiny": lambda value: "0" if value == 0 else f"{value:.1e}".replace("e-0", "e-").replace("e+0", "e"),
+        "tiny": _tiny,
         "si": lambda value: _scaled(value, ""),
     }
 )

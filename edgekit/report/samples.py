@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +20,10 @@ from edgekit.report.selection import SampleSelection
 
 __all__ = ["Tile", "describe_samples", "difference_in_words", "draw_tiles", "place_in_words", "probabilities"]
 
-# Sides of a picture in the page, in pixels. What is smaller is enlarged, what is larger shrunk.
-_SHORTEST, _LONGEST = 224, 256
+# Sides of a picture in the page, in pixels: what is smaller is enlarged to the first, what is larger shrunk to the
+# second. Pictures that do not compress would make the page too large; then all are drawn at the next size.
+_SIDES = ((224, 256), (160, 192), (96, 128))
+_MOST_CHARACTERS = 3_500_000
 # Of a map's largest value: less is not seen as a difference.
 _ALIKE = 0.05
 
@@ -100,15 +103,27 @@ class Tile:
     alt: str
 
 
-def draw_tiles(data: ReportData, index: int) -> tuple[Tile, ...]:
-    """Input, teacher's map, engine's map and their difference; the map of the engine's own class where that differs."""
+def draw_tiles(data: ReportData, indices: Iterable[int]) -> dict[int, tuple[Tile, ...]]:
+    """Of each sample: input, teacher's map, engine's map and their difference; the map of the engine's own class where
+    that differs. All are of the largest size at which the page stays small enough to be sent around.
+    """
+    chosen = tuple(indices)
+    drawn: dict[int, tuple[Tile, ...]] = {}
+    for shortest, longest in _SIDES:
+        drawn = {index: _tiles(data, index, shortest, longest) for index in chosen}
+        if sum(len(tile.uri) for tiles in drawn.values() for tile in tiles) <= _MOST_CHARACTERS:
+            break
+    return drawn
+
+
+def _tiles(data: ReportData, index: int, shortest: int, longest: int) -> tuple[Tile, ...]:
     golden = data.golden
-    name, pixels = golden.names[index], enlarged(golden.pixels[index], _SHORTEST)
+    name, pixels = golden.names[index], enlarged(golden.pixels[index], shortest)
     teacher, engine = golden.maps[index], data.engine_maps[index]
     label = int(golden.labels[index])
     shows = "" if label < 0 else f", labelled {golden.card.classes[label]}"
     pictures = [
-        ("input", _with_mask(golden, index, pixels), f"Input image {name}{shows}."),
+        ("input", _with_mask(golden, index, pixels, shortest), f"Input image {name}{shows}."),
         ("teacher", overlay(pixels, teacher), f"The teacher's map over {name}: {place_in_words(teacher)}."),
         ("engine", overlay(pixels, engine), f"The engine's map of the same class: {place_in_words(engine)}."),
         (
@@ -123,17 +138,17 @@ def draw_tiles(data: ReportData, index: int) -> tuple[Tile, ...]:
             ("own", overlay(pixels, own), f"The engine's map of the class it answers itself: {place_in_words(own)}.")
         )
     height, width = pixels.shape[:2]
-    scale = min(1.0, _LONGEST / max(height, width))
+    scale = min(1.0, longest / max(height, width))
     return tuple(
-        Tile(kind, data_uri(picture, _LONGEST), round(width * scale), round(height * scale), alt)
+        Tile(kind, data_uri(picture, longest), round(width * scale), round(height * scale), alt)
         for kind, picture, alt in pictures
     )
 
 
-def _with_mask(golden: GoldenSet, index: int, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+def _with_mask(golden: GoldenSet, index: int, pixels: npt.NDArray[np.uint8], shortest: int) -> npt.NDArray[np.uint8]:
     if golden.masks is None or not golden.masks[index].any():
         return pixels
-    return outlined(pixels, enlarged(golden.masks[index], _SHORTEST))
+    return outlined(pixels, enlarged(golden.masks[index], shortest))
 
 
 def place_in_words(values: npt.NDArray[np.floating[Any]]) -> str:
