@@ -159,8 +159,8 @@ def data_uri(pixels: Pixels, longest: int) -> str:
         size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
         image = image.resize(size, Image.Resampling.BOX)
     stream = io.BytesIO()
-    # Full colour resolution: at half of it the narrow bands of a map bleed into each other. Without Pillow's "optimize",
-    # which needs the whole picture in a buffer of a byte a pixel and gives up on noise.
+    # Full colour resolution: at half of it the narrow bands of a map bleed into each other. Not optimised, for which
+    # Pillow takes a buffer of a byte a pixel, and gives up where noise needs more.
     image.save(stream, format="JPEG", quality=_JPEG_QUALITY, subsampling=0)
     return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
 

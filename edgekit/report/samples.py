@@ -104,8 +104,9 @@ class Tile:
 
 
 def draw_tiles(data: ReportData, indices: Iterable[int]) -> dict[int, tuple[Tile, ...]]:
-    """Of each sample: input, teacher's map, engine's map and their difference; the map of the engine's own class where
-    that differs. All are of the largest size at which the page stays small enough to be sent around.
+    """Input, teacher's map, engine's map and their difference; the map of the engine's own class where that differs.
+
+    All samples' pictures are of the largest size at which the page stays small enough to be sent around.
     """
     chosen = tuple(indices)
     drawn: dict[int, tuple[Tile, ...]] = {}
@@ -179,5 +180,4 @@ def _place(values: npt.NDArray[np.floating[Any]]) -> str:
     horizontal = ("left", "", "right")[min(2, int(3 * (column + 0.5) / values.shape[1]))]
     if not vertical and not horizontal:
         return "centre"
-    side = f"{vertical} {horizontal}".strip() if vertical and horizontal else f"{vertical or horizontal} middle"
-    return side
+    return f"{vertical} {horizontal}" if vertical and horizontal else f"{vertical or horizontal} middle"
