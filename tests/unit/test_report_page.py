@@ -471,10 +471,10 @@ def test_engines_that_competed_and_engines_that_were_not_there_are_told(tmp_path
 @pytest.mark.parametrize(
     ("policy", "samples", "said"),
     [
-        (Policy("p", 0.95, (AgreementClause(0.5),), 10), 90, "(int8) for cpu meets the one demand of the policy “p” on"),
+        (Policy("p", 0.95, (AgreementClause(0.5),), 10), 90, "(int8) for cpu meets the one demand of the policy “p”"),
         (Policy("p", 0.95, (AgreementClause(0.96),), 10), 90, "Not released: 90 golden samples cannot decide the dem"),
-        (Policy("p", 0.95, (MeanClause("cosine", 0.99),), 10), 90, "misses the demand “mean cosine >= 0.99” of the pol"),
-        (Policy("p", 0.95, (MeanClause("cosine", 0.1),), 500), 90, "about shapes-resnet (int8) for cpu; 500 samples wo"),
+        (Policy("p", 0.95, (MeanClause("cosine", 0.99),), 10), 90, "misses the demand “mean cosine >= 0.99” of the po"),
+        (Policy("p", 0.95, (MeanClause("cosine", 0.1),), 500), 90, "about shapes-resnet (int8) for cpu; 500 samples w"),
         (Policy("p", 0.95, (AgreementClause(0.5),), 10), 1, "1 golden sample cannot decide"),
         (
             Policy("p", 0.95, (ShareClause("cosine", 0.999999, 0.99), MeanClause("ssim", 0.999999)), 10),
