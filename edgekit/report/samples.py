@@ -167,11 +167,11 @@ def difference_in_words(teacher: npt.NDArray[np.floating[Any]], engine: npt.NDAr
         return "one of them holds values that are not finite"
     above = np.clip(unit_max(engine[None])[0], 0, None) - np.clip(unit_max(teacher[None])[0], 0, None)
     told = [
-        f"the engine looks {more} in the {_place(values)}"
+        f"{more} in the {_place(values)}"
         for more, values in (("more", above), ("less", -above))
         if (values > _ALIKE).any()
     ]
-    return " and ".join(told) or "they are alike"
+    return f"the engine looks {' and '.join(told)}" if told else "they are alike"
 
 
 def _place(values: npt.NDArray[np.floating[Any]]) -> str:

@@ -1,4 +1,4 @@
-"""The pages in a real browser: their own policy lets everything in that they need, and everybody can read and use them."""
+"""The pages in a real browser: their own policy lets in what they need, and everybody can read and use them."""
 
 from __future__ import annotations
 

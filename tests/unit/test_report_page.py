@@ -551,11 +551,11 @@ def test_importing_the_report_loads_neither_pillow_nor_jinja() -> None:
     assert answer.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", "dark", "paper"])
 def test_words_stand_out_from_what_they_stand_on(scheme: str) -> None:
     style = resources.files("edgekit.report").joinpath("templates/report.css").read_text(encoding="utf-8")
     blocks = re.findall(r":root \{(.*?)\}", style, re.DOTALL)
-    colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", blocks[0 if scheme == "light" else 1]))
+    colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", blocks[("light", "dark", "paper").index(scheme)]))
 
     def contrast(ink: str, paper: str) -> float:
         # Relative luminance and contrast ratio by WCAG 2.2.
@@ -572,8 +572,12 @@ def test_words_stand_out_from_what_they_stand_on(scheme: str) -> None:
     for mood in ("pass", "fail", "open"):
         assert contrast(mood, f"{mood}-soft") >= 4.5, mood
         assert contrast("ink", f"{mood}-soft") >= 4.5, mood
-    for shape in ("bar", "missed"):
+    for ink in ("ink", "quiet"):
+        assert contrast(ink, "good") >= 4.5, ink
+    # What is drawn: bars, bounds, dots and whiskers, and the frame of what is focused.
+    for shape in ("bar", "missed", "link", "quiet"):
         assert contrast(shape, "page") >= 3, shape
+    assert contrast("missed", "good") >= 3
 
 
 def test_the_recipe_on_the_page_is_the_one_in_the_json(report: Report) -> None:
