@@ -20,6 +20,7 @@ _SHARES = {"share", "agreement", "undefined", "wrong-evidence"}
 _UNIT_ENDINGS = (("-ms", "ms"), ("-bytes", "bytes"), ("-ratio", "ratio"))
 # Of an axis, beyond the outermost value; without it a mark would sit on the frame.
 _MARGIN = 0.06
+_ALIKE, _LEAST_ROOM = 1e-6, 1e-9
 
 
 def describe_clause(result: ClauseResult, classes: Sequence[str]) -> dict[str, Any]:
@@ -72,7 +73,10 @@ def interval_axis(
     if unit == "share" and limits is None:
         limits = (0.0, 1.0)
     low, high = (min(present), max(present)) if present else (0.0, 1.0)
-    room = _MARGIN * (high - low) or abs(high) * _MARGIN or 0.01
+    size = max(abs(low), abs(high))
+    # Values that are as good as equal get an axis by their size: ticks between them would all read alike.
+    room = _MARGIN * (high - low if high - low > _ALIKE * size else size)
+    room = room if room > _LEAST_ROOM else 0.01
     # There is nothing beyond the best.
     low, high = (low if low == best else low - room), (high if high == best else high + room)
     if limits is not None:
