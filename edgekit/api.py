@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from edgekit.blame.bundled import BlameReport
     from edgekit.config.recipe import Recipe
     from edgekit.core.stages import StageRecord
-    from edgekit.pipeline.bundle_report import BundleReport
     from edgekit.pipeline.device_candidate import CandidateResult
     from edgekit.pipeline.explain import Explanation
     from edgekit.pipeline.inspect import Found
@@ -46,7 +45,6 @@ __all__ = [
     "golden",
     "inspect",
     "qat",
-    "report",
     "verify",
 ]
 
@@ -393,23 +391,6 @@ def blame(
     if output is not None:
         write_blame(report, Path(output))
     return report
-
-
-def report(
-    bundle: PathLike,
-    *,
-    output: PathLike = "edgekit-report",
-    blame: PathLike | None = None,
-    policy: Policy | None = None,
-    observer: Observer = NULL_OBSERVER,
-) -> BundleReport:
-    """Write a bundle's evidence as `report.html` and `report.json`, with the blame document given or lying beside."""
-    from edgekit.bundle.open import open_bundle
-    from edgekit.pipeline.bundle_report import BundleReportRequest, blame_beside, report_bundle
-
-    with open_bundle(Path(bundle)) as opened:
-        chosen = blame_beside(opened, Path(bundle)) if blame is None else Path(blame)
-        return report_bundle(BundleReportRequest(opened, chosen, policy), Path(output), observer)
 
 
 def inspect(path: PathLike, *, load: LoadOptions | None = None) -> Found:

@@ -27,14 +27,14 @@ def command(bundle: Path, blame: Path | None, policy: str | None, output: Path, 
     The stored scores are judged, as 'edgekit gate' does. The engine is run on the golden set once more, here, for the
     pictures; where it answers otherwise than its scores say, there is no page. Exit code 0 whatever the verdict.
     """
-    from edgekit.api import report
     from edgekit.cli.progress import make_observer
     from edgekit.cli.tables import print_json, render_facts
     from edgekit.config.documents import read_policy
+    from edgekit.pipeline.bundle_report import report_file
 
     chosen = None if policy is None else read_policy(policy)
     with make_observer(quiet) as observer:
-        written = report(bundle, output=output, blame=blame, policy=chosen, observer=observer)
+        written = report_file(bundle, output, blame=blame, policy=chosen, observer=observer)
     told = {
         "status": written.status,
         "headline": written.headline,

@@ -15,7 +15,7 @@ import numpy as np
 
 from edgekit.bench.result import PERCENTILES, LatencyReport
 from edgekit.bundle.layout import CANDIDATES, LATENCY, LINEAGE, RECIPE
-from edgekit.bundle.open import Bundle
+from edgekit.bundle.open import Bundle, open_bundle
 from edgekit.core.canonical import read_json
 from edgekit.core.progress import NULL_OBSERVER, Observer
 from edgekit.core.stages import StageRecord, record_from_dict
@@ -28,7 +28,7 @@ from edgekit.report.write import HTML_NAME, write_report
 from edgekit.verify.gate import GateResult, bundle_policy, bundle_scores, gate
 from edgekit.verify.stage import Verification, VerifyRequest, verify_engine
 
-__all__ = ["BundleReport", "BundleReportRequest", "blame_beside", "report_bundle"]
+__all__ = ["BundleReport", "BundleReportRequest", "blame_beside", "report_bundle", "report_file"]
 
 _BLAME_PLACES = ("blame.json", "edgekit-blame/blame.json", "blame/blame.json")
 _ORDER = ("golden", "compress", "export", "calibrate", "qat", "build", "verify", "latency")
@@ -105,6 +105,20 @@ def report_bundle(request: BundleReportRequest, folder: Path, observer: Observer
     data = _report_data(bundle, judged, table, again, blame)
     write_report(data, folder)
     return BundleReport(folder / HTML_NAME, data.status, headline(data), request.blame)
+
+
+def report_file(
+    path: Path,
+    folder: Path,
+    *,
+    blame: Path | None = None,
+    policy: Policy | None = None,
+    observer: Observer = NULL_OBSERVER,
+) -> BundleReport:
+    """`report_bundle` of a folder or tar file; where no blame document is named, the one that lies beside is told."""
+    with open_bundle(path) as opened:
+        chosen = blame_beside(opened, path) if blame is None else blame
+        return report_bundle(BundleReportRequest(opened, chosen, policy), folder, observer)
 
 
 def _report_data(

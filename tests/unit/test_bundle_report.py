@@ -12,14 +12,13 @@ import pytest
 from blame_bundles import POLICY, Made, harmed_table, make_bundle
 from test_report_example import example_blame
 
-from edgekit import api
 from edgekit.bundle import layout
 from edgekit.bundle.open import open_bundle
 from edgekit.cli.main import run
 from edgekit.core.canonical import dump_canonical, parse_strict
 from edgekit.core.stages import FileRef, StageRecord
 from edgekit.errors import BadInputError, IntegrityError
-from edgekit.pipeline.bundle_report import blame_beside
+from edgekit.pipeline.bundle_report import blame_beside, report_file
 from edgekit.policy.document import load_preset
 
 RECORDS = {
@@ -60,7 +59,7 @@ def about(folder: Path) -> dict[str, Any]:
 
 
 def test_stored_evidence_is_told_with_what_is_known_of_the_build(folder: Path, tmp_path: Path) -> None:
-    written = api.report(folder, output=tmp_path / "out")
+    written = report_file(folder, tmp_path / "out")
     document, page = read(tmp_path / "out")
     assert (written.status, written.headline) == ("released", document["headline"])
     assert document["title"] == "teacher.pt"
@@ -79,7 +78,7 @@ def test_stored_evidence_is_told_with_what_is_known_of_the_build(folder: Path, t
 
 def test_another_policy_judges_the_same_scores(folder: Path, tmp_path: Path) -> None:
     hard = replace(POLICY, min_samples=10_000)
-    written = api.report(folder, output=tmp_path / "out", policy=hard)
+    written = report_file(folder, tmp_path / "out", policy=hard)
     assert written.status == "inconclusive"
     assert "10000 samples would" in written.headline
 
@@ -88,7 +87,7 @@ def test_blame_that_lies_beside_is_told_where_it_is_about_this_bundle(folder: Pa
     place = folder.parent / "edgekit-blame" / "blame.json"
     place.parent.mkdir()
     place.write_bytes(dump_canonical(about(folder)))
-    assert api.report(folder, output=tmp_path / "out").blame == place
+    assert report_file(folder, tmp_path / "out").blame == place
     document, page = read(tmp_path / "out")
     assert document["hops"]["tensors_total"] == 2
     assert "Where the map was moved" in page
@@ -102,18 +101,18 @@ def test_blame_that_was_named_and_is_about_another_bundle_is_refused(folder: Pat
     other = tmp_path / "other.json"
     other.write_bytes(dump_canonical(example_blame()))
     with pytest.raises(BadInputError, match="another bundle") as caught:
-        api.report(folder, output=tmp_path / "out", blame=other)
+        report_file(folder, tmp_path / "out", blame=other)
     assert caught.value.where == str(other)
     other.write_bytes(dump_canonical({"bundle": about(folder)["bundle"]}))
     with pytest.raises(IntegrityError, match="cannot read"):
-        api.report(folder, output=tmp_path / "out", blame=other)
+        report_file(folder, tmp_path / "out", blame=other)
     assert not (tmp_path / "out").exists()
 
 
 def test_an_engine_that_answers_otherwise_than_its_scores_say_gets_no_page(tmp_path: Path) -> None:
     spoilt = make_bundle(tmp_path / "spoilt", table=lambda table: harmed_table(table, "relu_4", 200.0))
     with pytest.raises(IntegrityError, match="otherwise here") as caught:
-        api.report(spoilt.folder, output=tmp_path / "out")
+        report_file(spoilt.folder, tmp_path / "out")
     assert "edgekit verify" in str(caught.value.hint)
     assert not (tmp_path / "out").exists()
 
