@@ -75,6 +75,10 @@ COMMANDS: Mapping[str, CommandEntry] = MappingProxyType(
             "edgekit.cli.gate:command",
             "Check a bundle's integrity and judge its stored scores; the exit code is the verdict.",
         ),
+        "compare": CommandEntry(
+            "edgekit.cli.compare:command",
+            "Show two bundles side by side: what they are, what their scores say, and how they were made.",
+        ),
         "blame": CommandEntry(
             "edgekit.cli.blame:command",
             "Say which rounding moved a bundle's maps, and at which hop from teacher to engine they were lost.",

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 
 import click
 
+from edgekit.ci.escaping import LONGEST_NAME, visible
 from edgekit.cli.tables import render_table, style_outcome
 from edgekit.policy.verdict import Verdict
 from edgekit.verify.finding import Finding
+from edgekit.verify.gate import GateResult
 
-__all__ = ["render_findings", "render_verdict"]
+__all__ = ["render_controls", "render_findings", "render_verdict"]
 
 _STATE_WORDS = {
     "both_zero": "both maps empty",
@@ -21,8 +23,12 @@ _STATE_WORDS = {
 
 def render_verdict(verdict: Verdict) -> str:
     """The clause table, the counts behind it and the outcome."""
-    rows = [(style_outcome(result.outcome), result.text, result.explanation) for result in verdict.clauses]
-    lines = [render_table(("outcome", f"policy {verdict.policy.name!r} demands", "found"), rows), ""]
+    # Names in a policy are foreign text, and a runner takes lines that begin with "::" for commands.
+    rows = [
+        (style_outcome(result.outcome), visible(result.text), visible(result.explanation)) for result in verdict.clauses
+    ]
+    policy = visible(repr(verdict.policy.name), LONGEST_NAME)
+    lines = [render_table(("outcome", f"policy {policy} demands", "found"), rows), ""]
     odd = [
         f"{count} {_STATE_WORDS[state]}" for state, count in verdict.states.items() if count and state in _STATE_WORDS
     ]
@@ -30,6 +36,24 @@ def render_verdict(verdict: Verdict) -> str:
     if verdict.right_label_wrong_evidence:
         lines.append(f"right label, wrong evidence: {verdict.right_label_wrong_evidence} samples")
     lines.append(f"verdict: {style_outcome(verdict.outcome)}")
+    return "\n".join(lines)
+
+
+def render_controls(result: GateResult) -> str:
+    """What the policy makes of the controls: one line where it fails them all, or where there are none to fail."""
+    if result.controls_state == "off":
+        return f"{click.style('controls', fg='yellow')}: switched off; whether the policy can fail was not tried"
+    if result.controls_state == "absent":
+        return "controls: none stored, this evidence is from before there were any"
+    caught = [control.name for control in result.controls if control.caught]
+    lines = [f"controls: the policy fails {', '.join(caught) or 'none of them'}"]
+    lines += [
+        f"{click.style('policy too weak', fg='yellow')}: its verdict on {control.name} is {control.verdict.outcome}"
+        for control in result.controls
+        if not control.caught
+    ]
+    if result.outcome != result.verdict.outcome:
+        lines.append(f"with the controls: {style_outcome(result.outcome)}, a policy that passes them shows nothing")
     return "\n".join(lines)
 
 

@@ -44,6 +44,7 @@ RING_1 = (
     "bundle",
     "bench",
     "verify",
+    "ci",
     "device",
 )
 # Not of the rings, but loaded on a device all the same: commands, and what they read policies with.
