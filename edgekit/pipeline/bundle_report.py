@@ -21,8 +21,9 @@ from edgekit.core.progress import NULL_OBSERVER, Observer
 from edgekit.core.stages import StageRecord, record_from_dict
 from edgekit.errors import BadInputError, IntegrityError
 from edgekit.metrics.scores import ScoreTable
+from edgekit.pipeline.told_controls import control_summaries
 from edgekit.policy.policy import Policy
-from edgekit.report.data import CandidateSummary, ControlSummary, ReportData, Status
+from edgekit.report.data import CandidateSummary, ReportData, Status
 from edgekit.report.headline import headline
 from edgekit.report.write import HTML_NAME, write_report
 from edgekit.verify.gate import GateResult, bundle_policy, bundle_scores, gate
@@ -151,14 +152,7 @@ def _report_data(
         engine_logits=again.answers.logits,
         judged=chosen,
         engines_absent=absent,
-        controls=tuple(
-            ControlSummary(
-                control.name,
-                control.verdict.outcome,
-                tuple(result.text for result in control.verdict.clauses if result.outcome == "fail"),
-            )
-            for control in judged.controls
-        ),
+        controls=control_summaries(judged.controls),
         controls_state=judged.controls_state,
         blame=blame,
     )

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from blame_bundles import POLICY, Made, harmed_table, make_bundle
 from test_report_example import example_blame
@@ -18,8 +19,12 @@ from edgekit.cli.main import run
 from edgekit.core.canonical import dump_canonical, parse_strict
 from edgekit.core.stages import FileRef, StageRecord
 from edgekit.errors import BadInputError, IntegrityError
+from edgekit.metrics.agreement import METRICS
 from edgekit.pipeline.bundle_report import blame_beside, report_file
+from edgekit.pipeline.told_controls import control_summaries
 from edgekit.policy.document import load_preset
+from edgekit.verify.controls import StoredControls, judge_controls
+from edgekit.verify.gate import bundle_scores
 
 RECORDS = {
     name: StageRecord(
@@ -138,8 +143,6 @@ def test_candidates_are_told_from_the_evidence(chosen: str, means: bool, made: M
             return tmp_path / name
 
     with open_bundle(made.folder) as opened:
-        from edgekit.verify.gate import bundle_scores
-
         table = bundle_scores(opened, opened.golden())
     bundle: Any = Stored()
     name, candidates, absent = _candidates(bundle, table)
@@ -148,6 +151,18 @@ def test_candidates_are_told_from_the_evidence(chosen: str, means: bool, made: M
     del candidate["reason"]
     with pytest.raises(IntegrityError, match="malformed"):
         _candidates(bundle, table)
+
+
+def test_controls_are_told_with_what_catches_them(made: Made) -> None:
+    with open_bundle(made.folder) as opened:
+        table = bundle_scores(opened, opened.golden())
+    nonsense = replace(table, metrics={name: np.full(len(table), METRICS[name].worst) for name in table.metrics})
+    stored = StoredControls("ran", {"permuted-maps": nonsense, "the-engine": table})
+    results = judge_controls(POLICY, stored)
+    told = control_summaries(results)
+    assert [(item.name, item.caught) for item in told] == [("permuted-maps", True), ("the-engine", False)]
+    assert told[0].failed == ("mean cosine >= 0.98",)
+    assert [item.caught for item in told] == [result.caught for result in results]
 
 
 def test_the_command_writes_and_says_where(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
