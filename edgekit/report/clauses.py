@@ -139,8 +139,9 @@ def _group(raw: Any, classes: Sequence[str]) -> dict[str, Any]:
     else:
         told = asdict(raw) if is_dataclass(raw) and not isinstance(raw, type) else vars(raw)
     name = next((told[key] for key in ("name", "class_name", "class", "index", "group") if key in told), "")
-    if isinstance(name, int) and not isinstance(name, bool) and 0 <= name < len(classes):
-        name = classes[name]
+    # Groups are told by the index of their class, as a number or as text.
+    if str(name).isdecimal() and int(name) < len(classes):
+        name = classes[int(name)]
     numbers = {key: told.get(key) for key in ("observed", "lower", "upper", "samples", "successes")}
     return {"name": str(name), "outcome": told.get("outcome"), **numbers}
 

@@ -178,6 +178,16 @@ def test_groups_are_named_and_the_worst_stand_first(tmp_path: Any) -> None:
     assert cells(found, "groups") == ["bar", "cross", "square", "disc"]
 
 
+@pytest.mark.parametrize(
+    ("told", "named"), [({"name": "1"}, "b"), ({"index": 0}, "a"), ({"name": "7"}, "7"), ({"name": "c"}, "c"), ({}, "")]
+)
+def test_groups_are_told_by_the_name_of_their_class(told: dict[str, Any], named: str) -> None:
+    grouped = result(cls=Grouped, groups=(told,))
+    (group,) = describe_clause(grouped, ("a", "b"))["groups"]
+    assert group["name"] == named
+    assert (group["observed"], group["outcome"]) == (None, None)
+
+
 def cells(found: Page, kind: str) -> list[str]:
     """Row headings of the table inside the element of this class."""
     return [
