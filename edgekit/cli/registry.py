@@ -98,6 +98,10 @@ COMMANDS: Mapping[str, CommandEntry] = MappingProxyType(
             "edgekit.cli.blame:command",
             "Say which rounding moved a bundle's maps, and at which hop from teacher to engine they were lost.",
         ),
+        "report": CommandEntry(
+            "edgekit.cli.report:command",
+            "Tell a bundle's evidence again as one page, with controls and blame where there are any.",
+        ),
         "bench": CommandEntry(
             "edgekit.cli.bench:command", "Measure the latency of a bundle's engine on this machine, FP32 beside INT8."
         ),

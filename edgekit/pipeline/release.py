@@ -43,6 +43,7 @@ from edgekit.pipeline.engines import EnginesRun
 from edgekit.pipeline.folders import BuildFolders
 from edgekit.pipeline.latency import LATENCY_NAME
 from edgekit.pipeline.retire import retire_others
+from edgekit.pipeline.told_controls import control_summaries
 from edgekit.policy.context import Baseline, Context
 from edgekit.policy.policy import Policy
 from edgekit.policy.verdict import Verdict, judge
@@ -363,7 +364,8 @@ def _report_data(
         engine=chosen.evidence["engine"],
         engine_logits=_array(answers / LOGITS_NAME),
         judged=selection.chosen,
-        controls=chosen.judged.to_dict()["controls"],
+        controls=control_summaries(chosen.judged.controls),
+        controls_state=chosen.judged.controls_state,
         engines_absent=tuple({"engine": item.engine, "reason": item.reason} for item in selection.absent),
     )
 

@@ -7,16 +7,15 @@ import hashlib
 from collections.abc import Mapping
 from importlib import resources
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from edgekit.core.canonical import dump_canonical, parse_strict
 from edgekit.metrics.agreement import METRICS
 from edgekit.report.blame_chart import depth_chart
+from edgekit.report.clauses import interval_axis
 from edgekit.report.numbers import NumberPrinter, pointer
 from edgekit.report.page_environment import page_environment
-
-if TYPE_CHECKING:
-    pass
+from edgekit.report.whiskers import SLIM, WIDE, whisker_chart
 
 __all__ = ["LARGEST_TENSOR_TABLE", "drift_in_words", "render_blame_page"]
 
@@ -32,14 +31,19 @@ _MEASURES: Mapping[str, str] = MappingProxyType(
     }
 )
 _STYLE = """
-.depth-chart { max-width: 60rem; }
+.depth-chart { max-width: 60rem; min-width: 36rem; }
+.key.depth-chart { min-width: 0; }
+.banner.said { grid-template-columns: 1fr; }
+.banner.said .headline { grid-column: 1; }
+.hops td { font-variant-numeric: tabular-nums; }
 .depth-chart .whisker { stroke: var(--bar); stroke-width: 1; stroke-opacity: .55; }
 .depth-chart .activation { fill: var(--bar); }
 .depth-chart .weight { fill: var(--page); stroke: var(--missed); stroke-width: 1.6; }
 .depth-chart .left-out { stroke: var(--quiet); stroke-width: 1.6; }
 .depth-chart .together { stroke: var(--fail); stroke-width: 1.5; stroke-dasharray: 6 4; }
 .depth-chart .together-text { fill: var(--fail); font-size: 10.5px; text-anchor: end; }
-.hops td { min-width: 5rem; }
+.hops th, .hops td { padding-inline: .4rem; }
+@media print { .depth-chart { min-width: 0; } }
 """
 
 
@@ -78,10 +82,21 @@ def render_blame_page(document: Mapping[str, Any]) -> str:
             measures=_MEASURES,
             metrics={name: metric.description for name, metric in METRICS.items()},
             rows=0 if found is None else min(LARGEST_TENSOR_TABLE, len(found["tensors"])),
+            hop_ticks=_hop_ticks(doc),
+            whisker_chart=whisker_chart,
+            WIDE=WIDE,
+            SLIM=SLIM,
             style=style,
             style_hash="sha256-" + base64.b64encode(hashlib.sha256(style.encode("utf-8")).digest()).decode("ascii"),
         )
     )
+
+
+def _hop_ticks(doc: Mapping[str, Any]) -> list[float]:
+    """The axis that the cosines of all hops share."""
+    found = [hop["against_teacher"]["means"]["cosine"] for hop in doc["ledger"]["hops"] if hop["against_teacher"]]
+    metric = METRICS["cosine"]
+    return interval_axis(found, unit="score", best=metric.best, limits=(metric.worst, metric.best))
 
 
 class _Drifts:

@@ -15,9 +15,10 @@ from edgekit.errors import DefectError
 from edgekit.metrics.scores import ScoreTable
 from edgekit.policy.verdict import Verdict
 
-__all__ = ["STATUSES", "CandidateSummary", "ReportData", "Status"]
+__all__ = ["STATUSES", "CandidateSummary", "ControlSummary", "ControlsState", "ReportData", "Status"]
 
 Status: TypeAlias = Literal["released", "blocked", "inconclusive"]
+ControlsState: TypeAlias = Literal["ran", "off", "absent"]
 STATUSES: tuple[Status, ...] = get_args(Status)
 
 
@@ -56,6 +57,26 @@ class CandidateSummary:
 
 
 @dataclass(frozen=True)
+class ControlSummary:
+    """What the policy says about answers that no policy may let pass.
+
+    Attributes:
+        name: Such as "permuted-maps".
+        outcome: Of its verdict: "pass", "fail" or "inconclusive". Only one that fails is caught.
+        failed: The demands that catch it, in words.
+    """
+
+    name: str
+    outcome: str
+    failed: tuple[str, ...] = ()
+
+    @property
+    def caught(self) -> bool:
+        """The policy fails it. One it is merely not sure about is not caught."""
+        return self.outcome == "fail"
+
+
+@dataclass(frozen=True)
 class ReportData:
     """One build, ready to be told.
 
@@ -80,9 +101,9 @@ class ReportData:
         engine: `EngineInfo.to_dict` of the engine that was verified; empty when it is not known.
         engine_logits: float32 [N, classes], the engine's; None leaves its probabilities out.
         judged: Name of the candidate whose scores these are; None takes the one that shipped.
-        controls: What the policy says about the controls, as `verify.gate.GateResult.to_dict` has it; empty where
-            nothing is known of any.
-        engines_absent: Engines of the target that did not compete: "engine" and "reason" each.
+        controls: What the policy says about the controls that were verified beside the engine.
+        controls_state: Whether they ran; without any it is told that nothing shows that the policy can fail.
+        blame: The document of `blame.json` about this bundle; None where nothing was blamed.
     """
 
     title: str
@@ -103,8 +124,10 @@ class ReportData:
     engine: Mapping[str, Any] = field(default_factory=dict)
     engine_logits: npt.NDArray[np.float32] | None = None
     judged: str | None = None
-    controls: Mapping[str, Any] = field(default_factory=dict)
     engines_absent: tuple[Mapping[str, str], ...] = ()
+    controls: tuple[ControlSummary, ...] = ()
+    controls_state: ControlsState = "absent"
+    blame: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         golden = self.golden
@@ -124,6 +147,7 @@ class ReportData:
             (self.engine_maps.shape == golden.maps.shape, "maps", golden.maps.shape, self.engine_maps.shape),
             (self.own_maps.shape == golden.maps.shape, "own maps", golden.maps.shape, self.own_maps.shape),
             (logits.shape == golden.logits.shape, "logits", golden.logits.shape, logits.shape),
+            (bool(self.controls) == (self.controls_state == "ran"), "controls", "some where they ran", "others"),
         ):
             if not holds:
                 raise DefectError(

@@ -9,7 +9,9 @@ import numpy as np
 
 from edgekit import __version__
 from edgekit.core.canonical import dump_canonical, parse_strict
-from edgekit.policy.result import ClauseResult
+from edgekit.report.classes import describe_classes
+from edgekit.report.clauses import describe_clause
+from edgekit.report.controls import describe_controls
 from edgekit.report.costs import (
     describe_candidates,
     describe_compression,
@@ -19,27 +21,22 @@ from edgekit.report.costs import (
 )
 from edgekit.report.data import ReportData
 from edgekit.report.distributions import describe_distributions
+from edgekit.report.headline import headline, judged_name
+from edgekit.report.hops import describe_hops
 from edgekit.report.quality import (
     describe_answers,
-    describe_classes,
     describe_localisation,
     describe_own_class,
     describe_states,
     describe_views,
 )
+from edgekit.report.reproduce import describe_reproduction
 from edgekit.report.samples import describe_samples
 from edgekit.report.selection import SampleSelection
 
-__all__ = ["REPORT_FORMAT", "headline", "report_document"]
+__all__ = ["REPORT_FORMAT", "report_document"]
 
 REPORT_FORMAT = "edgekit.report/1"
-_UNITS = {
-    "share": "share",
-    "agreement": "share",
-    "undefined": "share",
-    "wrong-evidence": "share",
-    "accuracy-drop": "points",
-}
 
 
 def report_document(data: ReportData, selection: SampleSelection) -> dict[str, Any]:
@@ -56,7 +53,7 @@ def report_document(data: ReportData, selection: SampleSelection) -> dict[str, A
         "target": data.target,
         "status": data.status,
         "headline": headline(data),
-        "judged": data.judged or next((item.name for item in data.candidates if item.shipped), None),
+        "judged": judged_name(data),
         "measured_on": measured_on(data),
         "model": {
             "card": golden.card.to_dict(),
@@ -68,9 +65,9 @@ def report_document(data: ReportData, selection: SampleSelection) -> dict[str, A
         "verdict": {
             "outcome": data.verdict.outcome,
             "policy": data.verdict.policy.to_dict(),
-            "clauses": [_clause(result) for result in data.verdict.clauses],
+            "clauses": [describe_clause(result, golden.card.classes) for result in data.verdict.clauses],
         },
-        "controls": dict(data.controls),
+        "controls": describe_controls(data),
         "findings": [_finding(finding) for finding in data.findings],
         "stages": [
             {
@@ -89,12 +86,13 @@ def report_document(data: ReportData, selection: SampleSelection) -> dict[str, A
         "engines_absent": [dict(item) for item in data.engines_absent],
         "distributions": describe_distributions(data.table, data.verdict.policy),
         "samples": describe_samples(data, selection),
-        "classes": describe_classes(golden, data.table),
+        "classes": describe_classes(golden, data.table, data.verdict.policy, selection.metric),
         "localisation": describe_localisation(golden, data.table),
         "states": describe_states(data.table),
         "own_class": describe_own_class(data.table),
         "views": describe_views(data.table),
-        "reproduce": _commands(data),
+        "hops": describe_hops(data.blame, selection.metric),
+        "reproduce": describe_reproduction(data),
         "engine": dict(data.engine),
         "environment": dict(data.environment),
         "recipe": dict(data.recipe),
@@ -102,64 +100,6 @@ def report_document(data: ReportData, selection: SampleSelection) -> dict[str, A
     # Read back at once: the page is drawn from what a reader of the file gets, lists for tuples included.
     parsed: dict[str, Any] = parse_strict(dump_canonical(_without_nan(document)), where="report.json")
     return parsed
-
-
-def headline(data: ReportData) -> str:
-    """The verdict in one sentence."""
-    results = data.verdict.clauses
-    samples = f"{data.verdict.samples} golden sample{'' if data.verdict.samples == 1 else 's'}"
-    if data.status == "released":
-        held = sum(result.outcome == "pass" for result in results)
-        demands = "the policy's one demand holds" if len(results) == 1 else f"{held} of {len(results)} demands hold"
-        left = " and the rest could not be measured" if held < len(results) else ""
-        return f"Released: {demands}{left}, measured on {samples} with the engine that ships."
-    too_weak = data.controls.get("too_weak", [])
-    if data.status == "inconclusive" and data.verdict.outcome == "pass" and too_weak:
-        return f"Not released: the policy is too weak. It does not fail {', '.join(too_weak)} either."
-    if data.status == "inconclusive":
-        return f"Not released: {samples} cannot decide {_listed(results, 'inconclusive')}; {_needed(results)}"
-    failed = [result for result in results if result.outcome == "fail"]
-    if not failed:
-        return f"Blocked: nothing is released on the evidence of {samples}, though no demand was shown to fail."
-    return f"Blocked: {_listed(results, 'fail')} not met on {samples}."
-
-
-def _listed(results: tuple[ClauseResult, ...], outcome: str) -> str:
-    chosen = [result for result in results if result.outcome == outcome]
-    if len(chosen) == 1:
-        return f"the demand “{chosen[0].text}”" + (" is" if outcome == "fail" else "")
-    return f"{len(chosen)} of {len(results)} demands" + (" are" if outcome == "fail" else "")
-
-
-def _needed(results: tuple[ClauseResult, ...]) -> str:
-    needed = [result.samples_needed for result in results if result.outcome == "inconclusive"]
-    known = [count for count in needed if count is not None]
-    if len(known) < len(needed) or not known:
-        return "no practical number of samples would, as the numbers stand."
-    return f"{max(known)} samples would, if what they show stays the same."
-
-
-def _clause(result: ClauseResult) -> dict[str, Any]:
-    return {
-        "text": result.text,
-        "explanation": result.explanation,
-        "unit": _UNITS.get(result.clause.kind, "score"),
-        "better": result.better,
-        **result.to_dict(),
-    }
-
-
-def _commands(data: ReportData) -> list[str]:
-    seed = data.recipe.get("seed")
-    seeded = f" --seed {seed}" if isinstance(seed, int) and not isinstance(seed, bool) else ""
-    # Where engines competed, time decided; the command names the one it decided for.
-    competed = len({item.engine for item in data.candidates}) > 1
-    named = f" --engine {data.engine['engine']}" if competed and "engine" in data.engine else ""
-    return [
-        f"edgekit build MODEL --target {data.target}{named} --data DIR --recipe recipe.json{seeded}",
-        "edgekit gate BUNDLE",
-        "edgekit verify BUNDLE",
-    ]
 
 
 def _finding(finding: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,16 @@ from edgekit.errors import DefectError
 from edgekit.report.colours import difference_colours, map_colours
 from edgekit.report.optional import needs_package
 
-__all__ = ["data_uri", "difference_overlay", "enlarged", "outlined", "overlay", "png_bytes"]
+__all__ = [
+    "data_uri",
+    "difference_over_grey",
+    "difference_overlay",
+    "enlarged",
+    "map_over_grey",
+    "outlined",
+    "overlay",
+    "png_bytes",
+]
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 Map: TypeAlias = npt.NDArray[np.floating[Any]]
@@ -53,7 +62,7 @@ def overlay(pixels: Pixels, values: Map) -> Pixels:
     # A broken cell must not decide the scale of the sound ones.
     large = upsample_bilinear(unit_max(np.where(finite, values, 0.0)[None]), *pixels.shape[:2])[0]
     strength = np.clip(large, 0.0, 1.0)
-    mixed = _mix(_grey(pixels), map_colours(strength), _OPACITY * np.sqrt(strength))
+    mixed = _mix(_grey(pixels), map_colours(strength), _map_opacity(strength))
     return _striped(mixed, ~finite)
 
 
@@ -80,8 +89,18 @@ def difference_overlay(pixels: Pixels, teacher: Map, engine: Map) -> Pixels:
     finite = np.isfinite(teacher) & np.isfinite(engine)
     scaled = [np.clip(unit_max(np.where(finite, values, 0.0)[None]), 0.0, None) for values in (teacher, engine)]
     large = upsample_bilinear(scaled[1] - scaled[0], *pixels.shape[:2])[0]
-    mixed = _mix(_grey(pixels), difference_colours(large), _OPACITY * np.clip(np.abs(large), 0.0, 1.0))
+    mixed = _mix(_grey(pixels), difference_colours(large), _difference_opacity(large))
     return _striped(mixed, ~finite)
+
+
+def map_over_grey(values: Map) -> npt.NDArray[np.float64]:
+    """Colours of map values from 0 to 1 as `overlay` draws them over a middle grey, for legends: float64 [..., 3]."""
+    return _mix(_middle_grey(values), map_colours(values), _map_opacity(values))
+
+
+def difference_over_grey(values: Map) -> npt.NDArray[np.float64]:
+    """The same of differences from -1 to 1, as `difference_overlay` draws them."""
+    return _mix(_middle_grey(values), difference_colours(values), _difference_opacity(values))
 
 
 def outlined(pixels: Pixels, mask: npt.NDArray[np.bool_]) -> Pixels:
@@ -140,14 +159,27 @@ def data_uri(pixels: Pixels, longest: int) -> str:
         size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
         image = image.resize(size, Image.Resampling.BOX)
     stream = io.BytesIO()
-    # Full colour resolution: at half of it the narrow bands of a map bleed into each other.
-    image.save(stream, format="JPEG", quality=_JPEG_QUALITY, subsampling=0, optimize=True)
+    # Full colour resolution: at half of it the narrow bands of a map bleed into each other. Not optimised, for which
+    # Pillow takes a buffer of a byte a pixel, and gives up where noise needs more.
+    image.save(stream, format="JPEG", quality=_JPEG_QUALITY, subsampling=0)
     return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
 
 
 def _grey(pixels: Pixels) -> npt.NDArray[np.float64]:
     luma = pixels.astype(np.float64) @ np.array(_LUMA)
     return np.repeat((_GREY_FLOOR + _GREY_SHARE * luma)[..., None], 3, axis=2)
+
+
+def _middle_grey(values: Map) -> npt.NDArray[np.float64]:
+    return np.broadcast_to(_GREY_FLOOR + _GREY_SHARE * 127.5, (*values.shape, 3)).astype(np.float64)
+
+
+def _map_opacity(strength: Map) -> npt.NDArray[np.float64]:
+    return np.asarray(_OPACITY * np.sqrt(strength), dtype=np.float64)
+
+
+def _difference_opacity(difference: Map) -> npt.NDArray[np.float64]:
+    return np.asarray(_OPACITY * np.clip(np.abs(difference), 0.0, 1.0), dtype=np.float64)
 
 
 def _mix(

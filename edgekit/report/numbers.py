@@ -48,6 +48,13 @@ def _significant(value: float) -> str:
     return f"{value:.{decimals}f}"
 
 
+def _tiny(value: float) -> str:
+    """Two digits, with a power of ten where many zeros would have to be counted."""
+    if abs(value) >= 1:
+        return _significant(value)
+    return f"{value:.1e}".replace("e-0", "e-") if 0 < abs(value) < 1e-3 else f"{value:.2g}"
+
+
 def _plain(value: float) -> str:
     return f"{value:,.0f}" if float(value).is_integer() else f"{value:.6g}"
 
@@ -58,11 +65,14 @@ FORMATS: Mapping[str, Callable[[float], str]] = MappingProxyType(
         "count": lambda value: f"{value:,.0f}",
         "exact": lambda value: _score(value, 4),
         "ms": lambda value: f"{_significant(value)}{_SPACE}ms",
+        "percent": lambda value: f"{_plain(round(100 * value, 9))}{_SPACE}%",
         "plain": _plain,
+        "short-points": lambda value: f"{_plain(round(100 * value, 9))}{_SPACE}pp",
         "points": lambda value: f"{_score(100 * value, 2)}{_SPACE}points",
         "ratio": lambda value: f"{_significant(value)}{_SPACE}{_TIMES}",
         "score": _score,
         "share": _share,
+        "tiny": _tiny,
         "si": lambda value: _scaled(value, ""),
     }
 )

@@ -5,27 +5,32 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import resources
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from edgekit.metrics.agreement import METRICS
 from edgekit.report.charts import histogram_chart
-from edgekit.report.colours import ENGINE_HUE, TEACHER_HUE, map_colours
+from edgekit.report.colours import map_colours
+from edgekit.report.images import difference_over_grey, map_over_grey
 from edgekit.report.numbers import NumberPrinter
 from edgekit.report.page_environment import page_environment
 from edgekit.report.samples import Tile
-
-if TYPE_CHECKING:
-    pass
+from edgekit.report.whiskers import SLIM, WIDE, whisker_chart
 
 __all__ = ["LARGEST_CLASS_TABLE", "render_page"]
 
 LARGEST_CLASS_TABLE = 60
-"""Rows of the class table on the page; with more classes the ones that agree least are shown. The JSON has all."""
+"""Rows of the class table on the page; with more classes the worst are shown. The JSON has all."""
+
+_LARGEST_GROUPS = 40
+
+_Values: TypeAlias = npt.NDArray[np.floating[Any]]
+_Colours: TypeAlias = npt.NDArray[np.float64]
 
 _STAGE_WORDS: Mapping[str, str] = MappingProxyType(
     {
@@ -48,7 +53,7 @@ _STATE_WORDS: Mapping[str, str] = MappingProxyType(
         "non_finite": "The engine's map holds NaN or infinity. Every metric takes its worst value.",
     }
 )
-_VIEW_COLOURS = 9
+_LEGEND_COLOURS = 17
 
 
 def render_page(document: Mapping[str, Any], tiles: Mapping[int, tuple[Tile, ...]]) -> str:
@@ -78,28 +83,31 @@ def render_page(document: Mapping[str, Any], tiles: Mapping[int, tuple[Tile, ...
             style=style,
             # The page's policy lets in this style sheet and nothing else: markup that slipped through would be inert.
             style_hash="sha256-" + base64.b64encode(hashlib.sha256(style.encode("utf-8")).digest()).decode("ascii"),
-            class_rows=_class_rows(document),
+            class_rows=list(range(min(LARGEST_CLASS_TABLE, len(document["classes"]["rows"])))),
+            largest_groups=_LARGEST_GROUPS,
+            whisker_chart=whisker_chart,
+            WIDE=WIDE,
+            SLIM=SLIM,
             recipe=json.dumps(document["recipe"], indent=2, ensure_ascii=False, sort_keys=True),
             metric_words={name: metric.description for name, metric in METRICS.items()},
             stage_words=_STAGE_WORDS,
             state_words=_STATE_WORDS,
-            scale_stops=_scale_stops(),
-            hues={"engine": _hex(ENGINE_HUE), "teacher": _hex(TEACHER_HUE)},
+            map_stops=_stops(map_colours, map_over_grey, 0.0),
+            difference_stops=_stops(difference_over_grey, difference_over_grey, -1.0),
         )
     )
 
 
-def _class_rows(document: Mapping[str, Any]) -> list[int]:
-    """Places of the rows to show, in class order; of too many, those that agree least."""
-    rows = document["classes"]["rows"]
-    places = sorted(range(len(rows)), key=lambda place: (rows[place]["agreement"], place))
-    return sorted(places[:LARGEST_CLASS_TABLE])
-
-
-def _scale_stops() -> list[tuple[str, str]]:
-    """Offset and colour of a legend of the map scale."""
-    places = np.linspace(0.0, 1.0, _VIEW_COLOURS)
-    return [(f"{place:.3f}", _hex(colour)) for place, colour in zip(places, map_colours(places), strict=True)]
+def _stops(
+    pure: Callable[[_Values], _Colours], drawn: Callable[[_Values], _Colours], low: float
+) -> list[tuple[str, str, str]]:
+    """Of a legend from `low` to 1: offset, colour of the scale, and colour as it is drawn over a grey image."""
+    values = np.linspace(low, 1.0, _LEGEND_COLOURS)
+    offsets = np.linspace(0.0, 1.0, _LEGEND_COLOURS)
+    return [
+        (f"{offset:.4f}", _hex(scale), _hex(seen))
+        for offset, scale, seen in zip(offsets, pure(values), drawn(values), strict=True)
+    ]
 
 
 def _hex(colour: Any) -> str:

@@ -8,13 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekit.bundle.golden import GoldenSet
-from edgekit.metrics.classification import ClassRow, Tally, accuracy, agreement, class_table
+from edgekit.metrics.classification import Tally, accuracy, agreement
 from edgekit.metrics.localisation import LOCALISATION, centre_prior, score_localisation
 from edgekit.metrics.scores import STATES, ScoreTable
 
 __all__ = [
     "describe_answers",
-    "describe_classes",
     "describe_localisation",
     "describe_own_class",
     "describe_states",
@@ -40,28 +39,6 @@ def describe_answers(table: ScoreTable) -> dict[str, Any]:
         "agreement": _tally(agreement(table.teacher_class, table.engine_class)),
         "teacher_accuracy": _tally(accuracy(table.label, table.teacher_class)),
         "engine_accuracy": _tally(accuracy(table.label, table.engine_class)),
-    }
-
-
-def describe_classes(golden: GoldenSet, table: ScoreTable) -> dict[str, Any]:
-    """The table per class, JSON-ready.
-
-    Classes are told by their label; by the teacher's answer where no sample has a label.
-
-    Returns:
-        "by", "unlabelled" (samples that are in no row), "empty" (classes without samples) and "rows": those of
-        `ClassRow.to_dict` with the class's name.
-    """
-    labelled = bool((table.label >= 0).any())
-    rows: tuple[ClassRow, ...] = class_table(
-        table, len(golden.card.classes), by="label" if labelled else "teacher-class"
-    )
-    present = [row for row in rows if row.support]
-    return {
-        "by": "label" if labelled else "teacher-class",
-        "unlabelled": int((table.label < 0).sum()) if labelled else 0,
-        "empty": len(rows) - len(present),
-        "rows": [{"name": golden.card.classes[row.index]} | row.to_dict() for row in present],
     }
 
 

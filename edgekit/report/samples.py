@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from edgekit.attribution.normalise import unit_max
 from edgekit.bundle.golden import GoldenSet
 from edgekit.interface.card import ModelCard
 from edgekit.metrics.classification import sigmoid, softmax
@@ -16,10 +18,14 @@ from edgekit.report.data import ReportData
 from edgekit.report.images import data_uri, difference_overlay, enlarged, outlined, overlay
 from edgekit.report.selection import SampleSelection
 
-__all__ = ["Tile", "describe_samples", "draw_tiles", "place_in_words", "probabilities"]
+__all__ = ["Tile", "describe_samples", "difference_in_words", "draw_tiles", "place_in_words", "probabilities"]
 
-# Sides of a picture in the page, in pixels. What is smaller is enlarged, what is larger shrunk.
-_SHORTEST, _LONGEST = 160, 192
+# Sides of a picture in the page, in pixels: what is smaller is enlarged to the first, what is larger shrunk to the
+# second. Pictures that do not compress would make the page too large; then all are drawn at the next size.
+_SIDES = ((224, 256), (160, 192), (96, 128))
+_MOST_CHARACTERS = 3_500_000
+# Of a map's largest value: less is not seen as a difference.
+_ALIKE = 0.05
 
 
 def probabilities(logits: npt.NDArray[np.float32], card: ModelCard) -> npt.NDArray[np.float64]:
@@ -97,19 +103,34 @@ class Tile:
     alt: str
 
 
-def draw_tiles(data: ReportData, index: int) -> tuple[Tile, ...]:
-    """Input, teacher's map, engine's map and their difference; the map of the engine's own class where that differs."""
+def draw_tiles(data: ReportData, indices: Iterable[int]) -> dict[int, tuple[Tile, ...]]:
+    """Input, teacher's map, engine's map and their difference; the map of the engine's own class where that differs.
+
+    All samples' pictures are of the largest size at which the page stays small enough to be sent around.
+    """
+    chosen = tuple(indices)
+    drawn: dict[int, tuple[Tile, ...]] = {}
+    for shortest, longest in _SIDES:
+        drawn = {index: _tiles(data, index, shortest, longest) for index in chosen}
+        if sum(len(tile.uri) for tiles in drawn.values() for tile in tiles) <= _MOST_CHARACTERS:
+            break
+    return drawn
+
+
+def _tiles(data: ReportData, index: int, shortest: int, longest: int) -> tuple[Tile, ...]:
     golden = data.golden
-    name, pixels = golden.names[index], enlarged(golden.pixels[index], _SHORTEST)
+    name, pixels = golden.names[index], enlarged(golden.pixels[index], shortest)
     teacher, engine = golden.maps[index], data.engine_maps[index]
+    label = int(golden.labels[index])
+    shows = "" if label < 0 else f", labelled {golden.card.classes[label]}"
     pictures = [
-        ("input", _with_mask(golden, index, pixels), f"Input image {name}."),
+        ("input", _with_mask(golden, index, pixels, shortest), f"Input image {name}{shows}."),
         ("teacher", overlay(pixels, teacher), f"The teacher's map over {name}: {place_in_words(teacher)}."),
         ("engine", overlay(pixels, engine), f"The engine's map of the same class: {place_in_words(engine)}."),
         (
             "difference",
             difference_overlay(pixels, teacher, engine),
-            "Difference of the two maps: where the engine looks more, and where it looks less, than the teacher.",
+            f"Difference of the two maps: {difference_in_words(teacher, engine)}.",
         ),
     ]
     if not data.table.agrees[index]:
@@ -118,17 +139,17 @@ def draw_tiles(data: ReportData, index: int) -> tuple[Tile, ...]:
             ("own", overlay(pixels, own), f"The engine's map of the class it answers itself: {place_in_words(own)}.")
         )
     height, width = pixels.shape[:2]
-    scale = min(1.0, _LONGEST / max(height, width))
+    scale = min(1.0, longest / max(height, width))
     return tuple(
-        Tile(kind, data_uri(picture, _LONGEST), round(width * scale), round(height * scale), alt)
+        Tile(kind, data_uri(picture, longest), round(width * scale), round(height * scale), alt)
         for kind, picture, alt in pictures
     )
 
 
-def _with_mask(golden: GoldenSet, index: int, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+def _with_mask(golden: GoldenSet, index: int, pixels: npt.NDArray[np.uint8], shortest: int) -> npt.NDArray[np.uint8]:
     if golden.masks is None or not golden.masks[index].any():
         return pixels
-    return outlined(pixels, enlarged(golden.masks[index], _SHORTEST))
+    return outlined(pixels, enlarged(golden.masks[index], shortest))
 
 
 def place_in_words(values: npt.NDArray[np.floating[Any]]) -> str:
@@ -137,10 +158,26 @@ def place_in_words(values: npt.NDArray[np.floating[Any]]) -> str:
         return "it holds values that are not finite"
     if not (values > 0).any():
         return "it is empty"
+    return f"strongest in the {_place(values)}"
+
+
+def difference_in_words(teacher: npt.NDArray[np.floating[Any]], engine: npt.NDArray[np.floating[Any]]) -> str:
+    """Where an engine's map is above and below the teacher's most, each divided by its own largest value."""
+    if not (np.isfinite(teacher).all() and np.isfinite(engine).all()):
+        return "one of them holds values that are not finite"
+    above = np.clip(unit_max(engine[None])[0], 0, None) - np.clip(unit_max(teacher[None])[0], 0, None)
+    told = [
+        f"{more} in the {_place(values)}"
+        for more, values in (("more", above), ("less", -above))
+        if (values > _ALIKE).any()
+    ]
+    return f"the engine looks {' and '.join(told)}" if told else "they are alike"
+
+
+def _place(values: npt.NDArray[np.floating[Any]]) -> str:
     row, column = np.unravel_index(int(np.argmax(values)), values.shape)
     vertical = ("upper", "", "lower")[min(2, int(3 * (row + 0.5) / values.shape[0]))]
     horizontal = ("left", "", "right")[min(2, int(3 * (column + 0.5) / values.shape[1]))]
     if not vertical and not horizontal:
-        return "strongest in the centre"
-    side = f"{vertical} {horizontal}".strip() if vertical and horizontal else f"{vertical or horizontal} middle"
-    return f"strongest in the {side}"
+        return "centre"
+    return f"{vertical} {horizontal}" if vertical and horizontal else f"{vertical or horizontal} middle"

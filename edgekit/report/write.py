@@ -31,7 +31,6 @@ def write_report(data: ReportData, folder: Path) -> None:
     """
     selection = select_samples(data.verdict.policy, data.table)
     document = report_document(data, selection)
-    tiles = {index: draw_tiles(data, index) for index in selection.pictured}
-    page = render_page(document, tiles)
+    page = render_page(document, draw_tiles(data, selection.pictured))
     write_json(folder / JSON_NAME, document)
     write_bytes(folder / HTML_NAME, page.encode("utf-8"))

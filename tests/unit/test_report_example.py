@@ -190,6 +190,38 @@ def _moved(maps: npt.NDArray[np.float32], noise: float, rng: np.random.Generator
     return moved.astype(np.float32)
 
 
+def example_blame() -> dict[str, Any]:
+    """What a `blame.json` holds of which a report tells: a hop that was not measured, one that breaks, two tensors."""
+
+    def against(cosine: float) -> dict[str, Any]:
+        return {"means": {"cosine": cosine, "spearman": cosine - 0.02}, "flips": 0.125, "divergence": 1e-3}
+
+    def hop(name: str, outcome: str | None, cosine: float | None, step: float | None, **told: Any) -> dict[str, Any]:
+        return {
+            "name": name, "title": f"the {name}", "on_path": name != "fp16", "outcome": outcome, "reason": "",
+            "note": "", "ran_on": "", "failed": [], "compared_with": None,
+            "against_teacher": None if cosine is None else against(cosine),
+            "against_source": None if step is None else against(step),
+        } | told  # fmt: skip
+
+    def tensor(name: str, rank: int, mean: float) -> dict[str, Any]:
+        drift = {"cosine": {"mean": mean, "low": mean / 2, "high": 2 * mean}}
+        return {"name": name, "kind": "activation", "operation": "Relu", "module": None, "rank": rank,
+                "ranks": [rank, rank + 1], "only": drift}  # fmt: skip
+
+    hops = [
+        hop("teacher", None, None, None, note="stored answers"),
+        hop("compressed", None, None, None, reason="give --build"),
+        hop("onnx", "pass", 0.99999, 0.99999, ran_on="reference"),
+        hop("fp16", "pass", 0.9998, 0.9998, note="FP16 emulated on the CPU, not run on TensorRT"),
+        hop("engine", "fail", 0.87, 0.88, note="the bytes that ship"),
+    ]
+    ledger = {"policy": "lenient", "samples": ["ab" * 32] * 24, "hops": hops, "first_broken": "engine",
+              "in_words": "The engine is the first hop that breaks the policy 'lenient'."}  # fmt: skip
+    tensors = [tensor("relu_4", 1, 0.0957), tensor("conv_1", 2, 0.0000166)]
+    return {"format": "edgekit.blame/1", "bundle": "cd" * 32, "ledger": ledger, "blame": {"tensors": tensors}}
+
+
 def _candidates(table: ScoreTable, outcome: str) -> tuple[CandidateSummary, ...]:
     means = {
         name: float(np.nanmean(values)) if table.compared.any() else float("nan")

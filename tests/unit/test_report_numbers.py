@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from edgekit.errors import DefectError
 from edgekit.report.numbers import FORMATS, NumberPrinter, format_number, pointer
 
-UNITS = {"%": 0.01, "points": 0.01, "kB": 1e3, "MB": 1e6, "GB": 1e9, "k": 1e3, "M": 1e6, "G": 1e9}
+UNITS = {"%": 0.01, "points": 0.01, "pp": 0.01, "kB": 1e3, "MB": 1e6, "GB": 1e9, "k": 1e3, "M": 1e6, "G": 1e9}
 
 
 def read_back(text: str) -> tuple[float, float]:
@@ -48,6 +48,10 @@ def read_back(text: str) -> tuple[float, float]:
         (9.996, "ratio", "10.0\u202f\u00d7"),
         (0.0125, "points", "1.25\u202fpoints"),
         (0.9, "plain", "0.9"),
+        (0.25, "percent", "25\u202f%"),
+        (0.025, "short-points", "2.5\u202fpp"),
+        (0.0000166, "tiny", "1.7e\u22125"),
+        (0.0, "tiny", "0"),
     ],
 )
 def test_numbers_read_as_people_write_them(value: float, kind: str, text: str) -> None:

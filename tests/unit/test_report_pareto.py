@@ -59,7 +59,7 @@ def test_hostile_names_stay_text() -> None:
     chart = replace(CHART, points=(replace(POINTS[0], name=evil),), title=evil, cost_label=evil, drift_label=evil)
     root = ElementTree.fromstring(draw_svg(chart))
     assert not list(root.iter(f"{SVG}script"))
-    assert Image.open(io.BytesIO(draw_png(chart))).size == (720, 440)
+    assert Image.open(io.BytesIO(draw_png(chart))).size == (1440, 880)
 
 
 @pytest.mark.parametrize(
