@@ -154,15 +154,20 @@ def run_on_device(path: Path, output: Path, device: str = "orin-nano-super", **o
 
 @contextmanager
 def device_stand_in(
-    version: str, interface: str, monkeypatch: pytest.MonkeyPatch, folder: Path, faults: Faults | None = None
+    version: str,
+    interface: str,
+    monkeypatch: pytest.MonkeyPatch,
+    folder: Path,
+    faults: Faults | None = None,
+    gpu: str = "orin-nano-8",
 ) -> Iterator[FakeMachine]:
-    """A stand-in for an Orin Nano's TensorRT, in this process and in its children; caches lie in `folder`."""
+    """A stand-in for a Jetson's TensorRT, in this process and in its children; caches lie in `folder`."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
-    for name, value in child_environment(version, (interface,), "orin-nano-8", faults).items():
+    for name, value in child_environment(version, (interface,), gpu, faults).items():
         monkeypatch.setenv(name, value)
     # Children get this process's search path.
     monkeypatch.syspath_prepend(str(IMPORTABLE))
-    machine = FakeMachine(DEVICES["orin-nano-8"], faults or Faults())
+    machine = FakeMachine(DEVICES[gpu], faults or Faults())
     with stand_in(version, interface, monkeypatch, machine) as there:
         yield there
 

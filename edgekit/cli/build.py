@@ -12,6 +12,7 @@ from edgekit.cli.options import (
     calib_option,
     calib_root_option,
     data_option,
+    dla_option,
     dry_run_option,
     engine_option,
     json_option,
@@ -21,6 +22,7 @@ from edgekit.cli.options import (
     quiet_option,
     recipe_option,
     seed_option,
+    set_option,
     student_option,
     target_option,
     threads_option,
@@ -41,6 +43,8 @@ __all__ = ["command"]
 @calib_option
 @calib_root_option("the folder of --data")
 @recipe_option
+@set_option
+@dla_option
 @student_option
 @policy_option
 @output_option("edgekit-build", "Folder for the stages and the bundle; run again with the same one to go on.")
@@ -58,6 +62,8 @@ def command(
     calib: Path | None,
     calib_root: Path | None,
     recipe: str,
+    assignments: tuple[str, ...],
+    dla: int | None,
     student_code: str | None,
     policy: str | None,
     output: Path,
@@ -81,12 +87,15 @@ def command(
 
     from edgekit.cli.progress import make_observer
     from edgekit.cli.results import exit_code_of, print_candidate, print_plan, print_result
+    from edgekit.config.overrides import overridden
     from edgekit.config.recipe import read_recipe
     from edgekit.engines.protocol import EngineOptions
     from edgekit.pipeline.build import BuildRequest, build, plan
     from edgekit.pipeline.device_candidate import CandidateResult
 
-    chosen = read_recipe(recipe)
+    chosen = overridden(read_recipe(recipe), assignments)
+    if dla is not None:
+        chosen = replace(chosen, tensorrt=replace(chosen.tensorrt, dla_core=dla))
     request = BuildRequest(
         model=model,
         data=data,

@@ -18,6 +18,7 @@ from edgekit.calibrate.options import CalibrateOptions
 from edgekit.compress.options import CompressOptions, QatOptions
 from edgekit.config.documents import load_document, parse_yaml
 from edgekit.config.names import is_file_name
+from edgekit.engines.tensorrt.settings import TensorRtSettings
 from edgekit.errors import BadInputError, UnavailableError
 from edgekit.export.options import ExportOptions
 from edgekit.teacher.options import GoldenOptions
@@ -51,6 +52,7 @@ class Recipe:
         export: How the explained graph is written and checked.
         calibrate: How INT8 ranges are found.
         qat: Training with the rounding of INT8 in place.
+        tensorrt: How TensorRT builds, here and on a device; other engines heed nothing of it.
         select: When INT8 is worth shipping.
         policy: The tolerance: the name of a policy preset, or a policy document.
     """
@@ -60,6 +62,7 @@ class Recipe:
     export: ExportOptions = field(default_factory=ExportOptions)
     calibrate: CalibrateOptions = field(default_factory=CalibrateOptions)
     qat: QatOptions = field(default_factory=QatOptions)
+    tensorrt: TensorRtSettings = field(default_factory=TensorRtSettings)
     select: SelectOptions = field(default_factory=SelectOptions)
     policy: str | Mapping[str, Any] = "default"
 

@@ -79,6 +79,8 @@ class PlannedBuild:
         trtexec: TensorRT version to the same build as a command line of NVIDIA's tool.
         typed: Bundle path of the graph with FP16 types, which is built in its place where networks are strongly typed;
             empty for none. Its digest is among the plan's inputs.
+        unrounded: Bundle path of the FP32 graph that is built in its place, with the bundle's scale table, where the
+            DLA takes no Q/DQ; empty for none. Its digest is among the plan's inputs.
     """
 
     graph: str
@@ -86,6 +88,7 @@ class PlannedBuild:
     options: BuildOptions
     trtexec: Mapping[str, str] = field(default_factory=dict)
     typed: str = ""
+    unrounded: str = ""
 
 
 @dataclass(frozen=True)
@@ -214,12 +217,13 @@ def _build_to_dict(build: PlannedBuild) -> dict[str, Any]:
         "options": options,
         "trtexec": dict(build.trtexec),
         "typed": build.typed,
+        "unrounded": build.unrounded,
     }
 
 
 def _build_from_dict(raw: object, where: str) -> PlannedBuild:
     kinds: dict[str, tuple[type, ...]] = {
-        **dict.fromkeys(("graph", "sha256", "typed"), (str,)),
+        **dict.fromkeys(("graph", "sha256", "typed", "unrounded"), (str,)),
         **dict.fromkeys(("options", "trtexec"), (dict,)),
     }
     found = checked_keys(raw, kinds, where=where, what="A planned build")
@@ -242,4 +246,5 @@ def _build_from_dict(raw: object, where: str) -> PlannedBuild:
         options=BuildOptions(**options),
         trtexec={str(version): str(line) for version, line in found["trtexec"].items()},
         typed=found["typed"],
+        unrounded=found["unrounded"],
     )

@@ -30,6 +30,7 @@ from edgekit.pipeline.device_candidate import CandidateRequest, CandidateResult,
 from edgekit.pipeline.engines import EngineChoice, EnginesRequest, engines_for, run_engines
 from edgekit.pipeline.folders import BuildFolders
 from edgekit.pipeline.release import BuildResult, ReleaseRequest, make_release
+from edgekit.pipeline.tensorrt_demands import check_tensorrt
 from edgekit.policy.policy import Policy
 from edgekit.targets.loader import Target, check_target_runs_here, resolve_target
 from edgekit.targets.site import device_engine
@@ -126,8 +127,8 @@ def plan(request: BuildRequest, observer: Observer = NULL_OBSERVER) -> Plan:
         BadInputError: Model, card, recipe, policy, engine, images or output folder cannot be used; the recipe
             compresses a model whose format allows none; or its student cannot be made, matched or verified, or is made
             by code that the user did not name.
-        UnavailableError: The target cannot be verified here, no engine of it runs here, or a package or pretrained
-            weights cannot be had.
+        UnavailableError: The target cannot be verified here or has not what the recipe asks of TensorRT, no engine of
+            it runs here, or a package or pretrained weights cannot be had.
     """
     request = replace(request, recipe=_with_student(request.recipe, request.student_code))
     target = resolve_target(request.target)
@@ -137,6 +138,7 @@ def plan(request: BuildRequest, observer: Observer = NULL_OBSERVER) -> Plan:
     # An engine that is named and is not the device's own is refused as it is elsewhere.
     left = left_to is not None and request.engine_name in (None, left_to)
     engines = EngineChoice((str(left_to),)) if left else engines_for(target, request.engine_name)
+    check_tensorrt(request.recipe, target)
     policy = read_policy(request.recipe.policy)
     check_writable_directory(request.output)
     request = replace(request, model=model_file(request.model, request.load, request.output))
@@ -218,6 +220,7 @@ def build(request: BuildRequest, observer: Observer = NULL_OBSERVER) -> BuildRes
         policy=checked.policy,
         latency_runs=request.recipe.select.latency_runs,
         options=request.engine,
+        tensorrt=request.recipe.tensorrt,
     )
     ran = run_engines(wanted, observer)
     records |= ran.records

@@ -180,6 +180,7 @@ def _plan_request(
         map_spec=described[1],
         batch=request.recipe.export.batch,
         latency_runs=request.recipe.select.latency_runs,
+        tensorrt=request.recipe.tensorrt,
     )
 
 

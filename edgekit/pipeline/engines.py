@@ -10,6 +10,8 @@ from edgekit.core.stages import StageRecord
 from edgekit.engines.build import BuildEngineRequest, build_engine
 from edgekit.engines.protocol import EngineOptions
 from edgekit.engines.registry import ENGINES
+from edgekit.engines.tensorrt.settings import TensorRtSettings
+from edgekit.engines.tuning import RangesBeside, Tuning
 from edgekit.errors import BadInputError, UnavailableError
 from edgekit.pipeline.candidates import CandidateId, candidates_of
 from edgekit.pipeline.engine_files import artifact_path, graph_path
@@ -47,6 +49,7 @@ class EnginesRequest:
         policy: What is demanded.
         latency_runs: Timed runs of each candidate.
         options: How engines run.
+        tensorrt: How TensorRT builds.
     """
 
     folders: BuildFolders
@@ -55,6 +58,7 @@ class EnginesRequest:
     policy: Policy
     latency_runs: int
     options: EngineOptions = field(default_factory=EngineOptions)
+    tensorrt: TensorRtSettings = field(default_factory=TensorRtSettings)
 
 
 @dataclass(frozen=True)
@@ -134,7 +138,7 @@ def run_engines(request: EnginesRequest, observer: Observer = NULL_OBSERVER) -> 
     for engine in request.choice.engines:
         wanted = candidates_of(request.target, (engine,))
         try:
-            built = {f"build-{item.name}": _build(item, folders, observer) for item in wanted}
+            built = {f"build-{item.name}": _build(item, request, observer) for item in wanted}
         except (BadInputError, UnavailableError) as cause:
             if engine == request.choice.engines[0]:
                 raise
@@ -154,11 +158,18 @@ def run_engines(request: EnginesRequest, observer: Observer = NULL_OBSERVER) -> 
     return EnginesRun(records, tuple(candidates), tuple(absent))
 
 
-def _build(candidate: CandidateId, folders: BuildFolders, observer: Observer) -> StageRecord:
-    graph = graph_path(folders, candidate.precision)
-    return build_engine(
-        BuildEngineRequest(candidate.engine, graph, candidate.name), folders.engine(candidate.name), observer
+def _build(candidate: CandidateId, request: EnginesRequest, observer: Observer) -> StageRecord:
+    folders, precision = request.folders, candidate.precision
+    ranges = None
+    if precision == "int8" and request.tensorrt.on_dla:
+        ranges = RangesBeside(graph_path(folders, "fp32"), folders.final_calibrate / "scales.json")
+    wanted = BuildEngineRequest(
+        candidate.engine,
+        graph_path(folders, precision),
+        candidate.name,
+        Tuning(precision, request.tensorrt, ranges),
     )
+    return build_engine(wanted, folders.engine(candidate.name), observer)
 
 
 def _timed(request: EnginesRequest, candidates: Sequence[CandidateId], observer: Observer) -> StageRecord:
