@@ -31,7 +31,7 @@ from edgekit.device.build import DeviceBuildRequest, device_build
 from edgekit.device.evidence import DeviceEvidence
 from edgekit.device.plan import DevicePlan, VersionRange, read_plan_bytes
 from edgekit.device.work import build_and_verify
-from edgekit.engines.half_graph import half_graph_beside
+from edgekit.engines.half_graph import FLOAT16_NAME, half_graph_beside
 from edgekit.engines.protocol import EngineOptions
 from edgekit.engines.tensorrt.probe import look
 from edgekit.half.typed import type_half
@@ -47,6 +47,7 @@ __all__ = [
     "candidate",
     "device_stand_in",
     "edited",
+    "float_graph",
     "here",
     "replanned",
     "run_on_device",
@@ -57,14 +58,41 @@ __all__ = [
 RECIPE = Recipe(select=SelectOptions(latency_runs=5, max_latency_ratio=1000.0))
 
 
-def stages(folder: Path, golden: GoldenSet | None = None) -> BuildFolders:
-    """What golden, export and calibrate would have left below `folder`, for the small stored graph."""
+def float_graph() -> onnx.ModelProto:
+    """The quantised graph without its pairs: unlike the stored graph it has an operation that FP16 can compute."""
+    model = quantised_graph()
+    rounded = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "QuantizeLinear"}
+    restored = {
+        node.output[0]: rounded[node.input[0]] for node in model.graph.node if node.op_type == "DequantizeLinear"
+    }
+    kept = [node for node in model.graph.node if node.op_type not in ("QuantizeLinear", "DequantizeLinear")]
+    for node in kept:
+        node.input[:] = [restored.get(name, name) for name in node.input]
+    del model.graph.node[:]
+    model.graph.node.extend(kept)
+    read = {name for node in kept for name in node.input}
+    stored = [tensor for tensor in model.graph.initializer if tensor.name in read]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(stored)
+    onnx.checker.check_model(model)
+    return model
+
+
+def stages(folder: Path, golden: GoldenSet | None = None, *, half: bool = False) -> BuildFolders:
+    """What golden, export and calibrate would have left below `folder`, for the small stored graph.
+
+    `half` takes a graph that can have FP16 types, and leaves that of the FP16 candidate as well.
+    """
     folders = BuildFolders(folder)
     golden = golden or tiny_golden(80)
     write_golden(golden, folders.golden)
     for place in (folders.export, folders.calibrate):
         place.mkdir(parents=True)
-    (folders.export / "model.onnx").write_bytes(GRAPH.read_bytes())
+    exported = float_graph().SerializeToString() if half else GRAPH.read_bytes()
+    (folders.export / "model.onnx").write_bytes(exported)
+    if half:
+        lower = type_half(float_graph(), source=digest_bytes(exported)).model
+        (folders.calibrate / FLOAT16_NAME).write_bytes(lower.SerializeToString())
     write_json(folders.export / "interface.json", {"card": CARD.to_dict(), "map": golden.map_spec.to_dict()})
     rounded = quantised_graph().SerializeToString()
     (folders.calibrate / "model.onnx").write_bytes(rounded)
@@ -87,11 +115,16 @@ def _record(stage: str, **facts: Any) -> StageRecord:
 
 
 def candidate(
-    folder: Path, target: str = "jetson-orin-nano", policy: str = "default", recipe: Recipe = RECIPE
+    folder: Path,
+    target: str = "jetson-orin-nano",
+    policy: str = "default",
+    recipe: Recipe = RECIPE,
+    *,
+    half: bool = False,
 ) -> CandidateResult:
     """A candidate bundle for a target, below `folder`."""
     wanted = CandidateRequest(
-        folders=stages(folder),
+        folders=stages(folder, half=half),
         target=resolve_target(target),
         engine="tensorrt",
         recipe=recipe,

@@ -106,8 +106,8 @@ def blame(request: BlameRequest, observer: Observer = NULL_OBSERVER) -> BlameRep
 
     Raises:
         UsageError: Hops alone are wanted, and something that tensors are needed for.
-        BadInputError: The bundle ships FP32, so nothing is rounded in it; a folder's images cannot be used; the build
-            folder is another build's.
+        BadInputError: The bundle ships FP32 or FP16, so no tensor is rounded to integers in it; a folder's images
+            cannot be used; the build folder is another build's.
         IntegrityError: A file of the bundle changed or does not fit.
         UnavailableError: ONNX Runtime is not here.
     """
@@ -119,12 +119,13 @@ def blame(request: BlameRequest, observer: Observer = NULL_OBSERVER) -> BlameRep
             "Hops alone say nothing of tensors: other images and an exclude list need the tensors looked at.",
             hint="leave out --hops-only",
         )
-    if manifest.precision == "fp32" and not request.hops_only:
+    if manifest.precision != "int8" and not request.hops_only:
         raise BadInputError(
-            "This bundle ships FP32: nothing in it is rounded, so no tensor is to blame.",
+            f"This bundle ships {manifest.precision.upper()}: nothing in it is rounded to integers, so no tensor is "
+            "to blame.",
             where=str(opened.folder),
             expected="a bundle that ships INT8",
-            found="precision fp32",
+            found=f"precision {manifest.precision}",
             hint="--hops-only follows the map from the teacher to the engine",
         )
     golden = opened.golden()

@@ -17,7 +17,7 @@ from edgekit.calibrate.calibrator import CALIBRATORS, CalibrationContext
 from edgekit.calibrate.dla_rules import check_dla_rules
 from edgekit.calibrate.formats import NumberFormat, Range, number_format
 from edgekit.calibrate.graph import ExplainedGraph, read_graph
-from edgekit.calibrate.half_copy import write_half_copy
+from edgekit.calibrate.half_copy import refused, write_float16, write_half_copy
 from edgekit.calibrate.images import CalibrationImages
 from edgekit.calibrate.manifest import SET_NAME, CalibrationManifest, write_manifest
 from edgekit.calibrate.options import CalibrateOptions
@@ -48,7 +48,8 @@ __all__ = [
 MODEL_NAME = "model.onnx"
 CALIBRATION_NAME = "calibration.json"
 _CALIBRATION_FORMAT = "edgekit.calibration/1"
-_VERSION = 3
+# 4: with the graph of the FP16 candidate.
+_VERSION = 4
 _SHOWN = 4
 
 
@@ -105,7 +106,8 @@ class QuantisedGraph:
 def calibrate(request: CalibrateRequest, destination: Path, observer: Observer = NULL_OBSERVER) -> StageRecord:
     """Fill `destination` with `scales.json`, `model.onnx` (Q/DQ) and `calibration.json`, unless it holds them already.
 
-    For TensorRT's number format there is `model.fp16.onnx` besides: the Q/DQ graph with FP16 types, see `half_copy`.
+    For TensorRT's number format there are `model.fp16.onnx`, the Q/DQ graph with FP16 types, and `float16.onnx`, the
+    FP32 graph with FP16 types; see `half_copy`.
 
     Args:
         request: Graph, images, number format and options.
@@ -143,6 +145,7 @@ def calibrate(request: CalibrateRequest, destination: Path, observer: Observer =
         write_scales(folder / SCALES_NAME, result.table)
         write_bytes(folder / MODEL_NAME, data)
         typed = write_half_copy(folder / MODEL_NAME, fmt, first_batch, observer)
+        typed |= write_float16(request.graph, folder, fmt, first_batch, observer)
         write_json(folder / CALIBRATION_NAME, _manifest(result.table, images))
         if written is not None:
             write_manifest(folder / SET_NAME, written)
@@ -162,7 +165,8 @@ def calibrate(request: CalibrateRequest, destination: Path, observer: Observer =
             "bytes_after": len(data),
             "boundaries_per_operation": boundaries.per_operation,
             "summary": f"{fmt.name} by {request.options.method} on {len(images.digests)} images, {size}, {steps}"
-            + _chosen(result),
+            + _chosen(result)
+            + refused(typed),
         }
 
     with kept_workplace(destination, stage_key(stage)) as workplace:

@@ -102,7 +102,7 @@ class DevicePlan:
         tensorrt: Versions that it may be built with.
         operators: The table that the graphs were checked against: "name", "opset", and "used", the graphs' operators.
         inputs: Bundle path to SHA-256 of what the host made: "golden" is the digest of that folder.
-        builds: "int8" and "fp32" to what is built.
+        builds: "int8" and "fp32" to what is built, and "fp16" where the graph can have FP16 types.
         caches: TensorRT version to bundle path of its INT8 calibration cache; empty where none can be written.
         no_caches: Why there are none; empty where there are.
         latency: How the engines are timed.
@@ -196,11 +196,11 @@ def read_plan_bytes(data: bytes, *, where: str) -> DevicePlan:
         )
     except (BadInputError, TypeError) as cause:
         raise IntegrityError("A device plan is malformed.", where=where, found=str(cause)) from cause
-    if set(plan.builds) != {"int8", "fp32"} or not plan.modules:
+    if not {"int8", "fp32"} <= set(plan.builds) <= {"int8", "fp16", "fp32"} or not plan.modules:
         raise IntegrityError(
             "A device plan is malformed.",
             where=where,
-            expected="builds int8 and fp32, and at least one module",
+            expected="builds int8 and fp32, fp16 perhaps, and at least one module",
             found=f"builds {', '.join(sorted(plan.builds)) or 'none'}; {len(plan.modules)} modules",
         )
     return plan

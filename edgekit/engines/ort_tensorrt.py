@@ -22,6 +22,7 @@ from edgekit.engines.onnxruntime_placement import check_placement
 from edgekit.engines.onnxruntime_session import SessionSettings, open_session
 from edgekit.engines.ort_cuda import CUDA_OPTIONS, CUDA_PROVIDER, gpu_conditions, gpu_runner, placement_of
 from edgekit.engines.protocol import Availability, Engine, EngineInfo, EngineOptions, Runner
+from edgekit.engines.tensorrt.onnx_outline import read_outline
 from edgekit.engines.tf32 import decide_tf32, stored_tf32, with_tf32
 from edgekit.engines.tuning import Tuning
 from edgekit.errors import IntegrityError, UnavailableError
@@ -68,7 +69,7 @@ class OrtTensorRtEngine:
             with open_session(graph, SessionSettings(self.name, optimise=False, threads=1)) as plain:
                 shapes = plain.input_shapes
             model = read_graph(graph)
-            asked = {**_int8(model), **_profile(shapes)}
+            asked = {**_precision(model, str(graph)), **_profile(shapes)}
             built = with_tf32(self._built(model, asked, where=str(graph)), self.tf32)
             info = opened_info(gpu_runner(built, self._provider(), graph, MOST_IMAGES))
             placement = placement_of(built, self._provider(), where=str(graph))
@@ -150,9 +151,10 @@ class OrtTensorRtEngine:
         return GpuProvider(self.name, TENSORRT_PROVIDER, options, entries or {}, ((CUDA_PROVIDER, CUDA_OPTIONS),))
 
 
-def _int8(model: bytes) -> dict[str, str]:
-    """INT8 where the graph says how: without scales TensorRT would have to make some up."""
-    return {"trt_int8_enable": "1" if b"QuantizeLinear" in model else "0"}
+def _precision(model: bytes, where: str) -> dict[str, str]:
+    """INT8 where the graph says how, since without scales TensorRT would have to make some up; FP16 where it has it."""
+    typed = read_outline(model, where).typed
+    return {"trt_int8_enable": "1" if b"QuantizeLinear" in model else "0", "trt_fp16_enable": "1" if typed else "0"}
 
 
 def _profile(shapes: Mapping[str, tuple[int | str, ...]]) -> dict[str, str]:

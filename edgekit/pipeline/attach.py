@@ -91,10 +91,12 @@ def _release_request(
         if name in (layout.DEVICE_PLAN, layout.DEVICE_COMMANDS, layout.REHEARSAL)
         or name.startswith(f"{layout.DEVICE_CACHES}/")
     ]
+    engine, half = opened.manifest.engine, "fp16" in plan.builds
+    candidates = candidates_of(resolve_target(plan.target), (engine,), half=half)
     return ReleaseRequest(
         folders=folders,
         target=opened.manifest.target,
-        engines=EnginesRun(dict(records), candidates_of(resolve_target(plan.target), (opened.manifest.engine,)), ()),
+        engines=EnginesRun(dict(records), candidates, ()),
         recipe=_recipe(opened),
         policy=bundle_policy(opened),
         records=records,
@@ -142,6 +144,8 @@ def _lay_out(opened: Bundle, evidence: DeviceEvidence, device: Path, folders: Bu
     }
     if layout.HALF_MODEL in opened:
         copies[half_graph_beside(graph_path(folders, "int8"))] = opened.path(layout.HALF_MODEL)
+    if layout.FLOAT16_MODEL in opened:
+        copies[graph_path(folders, "fp16")] = opened.path(layout.FLOAT16_MODEL)
     for target, source in copies.items():
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)

@@ -47,6 +47,7 @@ class PlanRequest:
         quantised: File of the Q/DQ graph.
         reference: File of the FP32 graph.
         scales: File of the scale table.
+        float16: File of the FP32 graph with FP16 types; None where there is none.
         golden: SHA-256 of the golden set's folder, as it will lie in the bundle.
         documents: Bundle path to bytes of policy and recipe.
         card: Of the network that ships.
@@ -60,6 +61,7 @@ class PlanRequest:
     quantised: Path
     reference: Path
     scales: Path
+    float16: Path | None
     golden: str
     documents: Mapping[str, bytes]
     card: ModelCard
@@ -73,6 +75,12 @@ class PlanRequest:
         """File of the Q/DQ graph with FP16 types, where calibration could write one."""
         path = half_graph_beside(self.quantised)
         return path if path.is_file() else None
+
+    @property
+    def graphs(self) -> dict[str, tuple[str, Path]]:
+        """Precision to bundle path and file of what is built, in the order that it is built in."""
+        half = {"fp16": (layout.FLOAT16_MODEL, self.float16)} if self.float16 is not None else {}
+        return {"int8": (layout.MODEL, self.quantised), **half, "fp32": (layout.REFERENCE, self.reference)}
 
 
 @dataclass(frozen=True)
@@ -115,10 +123,7 @@ def plan_device(request: PlanRequest) -> PlannedDevice:
         UnavailableError: No TensorRT is known that builds for the target, or for the DLA that is asked for.
     """
     versions = _versions(request)
-    outlines = {
-        name: read_outline(read_bytes(path), str(path))
-        for name, path in (("int8", request.quantised), ("fp32", request.reference))
-    }
+    outlines = {name: read_outline(read_bytes(path), str(path)) for name, (_, path) in request.graphs.items()}
     caches, no_caches = _caches(request, versions, outlines["fp32"])
     names = {version: f"{layout.DEVICE_CACHES}/{version}.cache" for version in caches}
     plan = DevicePlan(
@@ -160,8 +165,7 @@ def _basis(target: Target) -> str:
 def _inputs(request: PlanRequest) -> dict[str, str]:
     return {
         GOLDEN_INPUT: request.golden,
-        layout.MODEL: digest_file(request.quantised),
-        layout.REFERENCE: digest_file(request.reference),
+        **{name: digest_file(path) for name, path in request.graphs.values()},
         layout.SCALES: digest_file(request.scales),
         **({layout.HALF_MODEL: digest_file(request.typed)} if request.typed else {}),
         **{name: digest_bytes(data) for name, data in request.documents.items()},
@@ -176,7 +180,7 @@ def _versions(request: PlanRequest) -> tuple[str, ...]:
 def _build(
     request: PlanRequest, precision: str, outlines: Mapping[str, OnnxOutline], versions: tuple[str, ...]
 ) -> PlannedBuild:
-    graph, path = {"int8": (layout.MODEL, request.quantised), "fp32": (layout.REFERENCE, request.reference)}[precision]
+    graph, path = request.graphs[precision]
     options = request.tensorrt.build_options(precision)
     if request.batch:
         options = replace(options, batches=(request.batch,) * 3)

@@ -14,7 +14,7 @@ from edgekit.engines.tensorrt.settings import TensorRtSettings
 from edgekit.engines.tuning import RangesBeside, Tuning
 from edgekit.errors import BadInputError, UnavailableError
 from edgekit.pipeline.candidates import CandidateId, candidates_of
-from edgekit.pipeline.engine_files import artifact_path, graph_path
+from edgekit.pipeline.engine_files import artifact_path, graph_path, has_half
 from edgekit.pipeline.folders import BuildFolders
 from edgekit.pipeline.latency import LatencyRequest, latency
 from edgekit.policy.policy import Policy
@@ -136,7 +136,7 @@ def run_engines(request: EnginesRequest, observer: Observer = NULL_OBSERVER) -> 
     candidates: list[CandidateId] = []
     absent = list(request.choice.absent)
     for engine in request.choice.engines:
-        wanted = candidates_of(request.target, (engine,))
+        wanted = candidates_of(request.target, (engine,), half=has_half(folders))
         try:
             built = {f"build-{item.name}": _build(item, request, observer) for item in wanted}
         except (BadInputError, UnavailableError) as cause:

@@ -211,10 +211,10 @@ def _write(  # noqa: PLR0913, PLR0917 - one call, one place: every part of a bun
 ) -> Manifest:
     folders, name = request.folders, selection.chosen
     chosen = verified[name]
-    quantised = chosen.id.precision == "int8"
-    partner = float_partner(chosen.id, request.engines.candidates).name if quantised else None
+    plain = chosen.id.precision == "fp32"
+    partner = None if plain else float_partner(chosen.id, request.engines.candidates).name
     contents: dict[str, Path | bytes] = {
-        **engine_contents(folders, chosen.id.engine, name, partner),
+        **engine_contents(folders, chosen.id, partner),
         layout.POLICY: dump_canonical(request.policy.to_dict()),
         layout.RECIPE: dump_canonical(recipe_to_dict(request.recipe)),
         layout.LINEAGE: dump_canonical({stage: record.to_dict() for stage, record in request.records.items()}),
@@ -226,7 +226,7 @@ def _write(  # noqa: PLR0913, PLR0917 - one call, one place: every part of a bun
         **request.contents,
     }
     contents.pop(f"{layout.GOLDEN}/record.json", None)
-    if quantised:
+    if chosen.id.precision == "int8":
         contents[layout.SCALES] = folders.final_calibrate / "scales.json"
     with foreign_os_errors(destination, "write the report"):
         scratch = Path(tempfile.mkdtemp(prefix="edgekit-report-"))
