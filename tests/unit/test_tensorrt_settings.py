@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import sys
+import time
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from device_candidates import device_stand_in, stages
 from fake_cuda.devices import AGX_ORIN_64
+from fake_cuda.faults import Faults, ParserFault
 from fake_cuda.machine import FakeMachine
 from tensorrt_stand_ins import GRAPH, Listener, quantised, stand_in
 
@@ -17,8 +21,11 @@ from edgekit.cli.main import run
 from edgekit.config.overrides import overridden
 from edgekit.config.recipe import Recipe, recipe_from_dict, recipe_to_dict
 from edgekit.core.digests import digest_file
+from edgekit.core.supervised import Patience, run_supervised
 from edgekit.engines.build import BuildEngineRequest, build_engine
+from edgekit.engines.tensorrt.limited_build import build_within_limit
 from edgekit.engines.tensorrt.options import USUAL_BATCHES, BuildOptions
+from edgekit.engines.tensorrt.plan_file import read_plan
 from edgekit.engines.tensorrt.settings import TensorRtSettings
 from edgekit.engines.tuning import ConditionedEngine, TunableEngine, Tuning
 from edgekit.errors import BadInputError, EdgekitError, ExitCode, UnavailableError
@@ -59,8 +66,8 @@ def settings(**values: Any) -> TensorRtSettings:
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeMachine]:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    with stand_in("10.3.0", "pycuda", monkeypatch, FakeMachine(AGX_ORIN_64)) as machine:
+    """TensorRT 10.3 in this process and in those that build."""
+    with device_stand_in("10.3.0", "pycuda", monkeypatch, tmp_path, gpu="agx-orin-64") as machine:
         yield machine
 
 
@@ -193,6 +200,58 @@ def test_an_engine_that_tells_little_is_said_to(verbosity: str, tmp_path: Path) 
     assert any("not known" in note for note in listener.notes)
 
 
+class TestLimit:
+    def test_a_build_that_hangs_is_ended(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        begun = time.monotonic()
+        faults = Faults(hang_build=60.0)
+        tuning = Tuning("fp32", settings(time_limit_s=3))
+        with (
+            device_stand_in("8.6.1", "pycuda", monkeypatch, tmp_path, faults),
+            pytest.raises(UnavailableError, match="longer for an engine") as caught,
+        ):
+            build_engine(BuildEngineRequest("tensorrt", GRAPH, "fp32", tuning), tmp_path / "a")
+        assert time.monotonic() - begun < 30
+        assert "3 seconds" in str(caught.value.expected)
+        assert "tensorrt.time_limit_s" in str(caught.value.hint)
+        assert not (tmp_path / "a").exists()
+
+    def test_progress_is_no_reprieve(self, tmp_path: Path) -> None:
+        talking = tmp_path / "talking.py"
+        said = json.dumps({"said": "noted", "message": "on"})
+        talking.write_text(f"import time\nwhile True:\n    print({said!r}, flush=True)\n    time.sleep(0.1)\n")
+        patience = Patience(1.5, whole=True, message="late", expected="e", hint="h")
+        listener = Listener()
+        with pytest.raises(UnavailableError, match="late"):
+            run_supervised([sys.executable, str(talking)], patience, listener, expected="x")
+        assert listener.notes
+
+    def test_errors_of_the_build_come_back_whole(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        faults = Faults(parser=(ParserFault(4, "Assertion failed: no such luck"),))
+        with device_stand_in("10.3.0", "pycuda", monkeypatch, tmp_path, faults), pytest.raises(BadInputError) as caught:
+            build_engine(BuildEngineRequest("tensorrt", GRAPH, "fp32", Tuning("fp32")), tmp_path / "a")
+        assert "no such luck" in str(caught.value.found)
+
+    def test_options_travel_whole(self, tmp_path: Path, here: FakeMachine) -> None:
+        options = BuildOptions(
+            time_limit_s=60,
+            batches=(1, 2, 3),
+            tactic_sources=("CUBLAS",),
+            timing_cache=tmp_path / "times",
+            aux_streams=1,
+        )
+        header = build_within_limit(GRAPH, tmp_path / "x.plan", options)
+        assert header.build["options"] == options.to_dict()
+        assert header == read_plan(tmp_path / "x.plan")[0]
+
+    def test_without_a_limit_no_process_is_started(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def never(*_: object, **__: object) -> None:
+            raise AssertionError
+
+        monkeypatch.setattr("edgekit.engines.tensorrt.limited_build.run_supervised", never)
+        with stand_in("10.3.0", "pycuda", monkeypatch, FakeMachine(AGX_ORIN_64)):
+            assert build_within_limit(GRAPH, tmp_path / "x.plan", BuildOptions()).tensorrt == "10.3.0"
+
+
 def test_the_key_names_gpu_and_power_mode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, here: FakeMachine) -> None:
     from edgekit.engines.tensorrt import engine as module
     from edgekit.engines.tensorrt.machine import MachineFacts
@@ -220,8 +279,6 @@ def test_engines_that_compile_listen() -> None:
 
 
 def test_int8_for_the_dla_comes_from_the_scale_table_until_it_takes_pairs(tmp_path: Path, here: FakeMachine) -> None:
-    from device_candidates import stages
-
     from edgekit.engines.tuning import RangesBeside
 
     folders = stages(tmp_path)

@@ -14,7 +14,7 @@ from edgekit.core.progress import NULL_OBSERVER, Observer
 from edgekit.engines.half_graph import half_graph_beside
 from edgekit.engines.protocol import Availability, EngineInfo, EngineOptions, Runner
 from edgekit.engines.tensorrt.binding import INSTALL_HINT, load_tensorrt
-from edgekit.engines.tensorrt.build import build_plan
+from edgekit.engines.tensorrt.limited_build import build_within_limit
 from edgekit.engines.tensorrt.machine import machine_facts
 from edgekit.engines.tensorrt.options import BuildOptions
 from edgekit.engines.tensorrt.probe import DeviceProbe, probe_device
@@ -61,7 +61,7 @@ class TensorRtEngine:
             graph, options = self.ranges.graph, replace(options, scales=self.ranges.scales)
         elif options.half_graph is None and beside.is_file():
             options = replace(options, half_graph=beside)
-        header = build_plan(graph, artifact, options, observer)
+        header = build_within_limit(graph, artifact, options, observer)
         sm = f"{header.capability[0]}.{header.capability[1]}"
         return EngineInfo(
             engine=self.name,
