@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import onnx
 import pytest
@@ -25,6 +26,7 @@ from edgekit.bundle.open import open_bundle
 from edgekit.config.recipe import Recipe
 from edgekit.core.canonical import dump_canonical, read_json, write_json
 from edgekit.core.digests import digest_bytes, digest_file
+from edgekit.core.environment import environment_print
 from edgekit.core.progress import Observer
 from edgekit.core.stages import StageRecord
 from edgekit.device.build import DeviceBuildRequest, device_build
@@ -35,6 +37,8 @@ from edgekit.engines.half_graph import FLOAT16_NAME, half_graph_beside
 from edgekit.engines.protocol import EngineOptions
 from edgekit.engines.tensorrt.probe import look
 from edgekit.half.typed import type_half
+from edgekit.jetson.detect import read_jetson
+from edgekit.jetson.releases import release_named
 from edgekit.pipeline.device_candidate import CandidateRequest, CandidateResult, make_candidate
 from edgekit.pipeline.folders import BuildFolders
 from edgekit.policy.document import load_preset
@@ -182,7 +186,16 @@ def here(bundle: Path, output: Path, silence_s: float, observer: Observer) -> No
 def run_on_device(path: Path, output: Path, device: str = "orin-nano-super", **options: Any) -> DeviceEvidence:
     """`device build` on a recorded device, with whatever stand-in is installed."""
     wanted: dict[str, Any] = {"probe": probe_of(device), "look": look, "work": here, **options}
-    return device_build(DeviceBuildRequest(path, output, **wanted))
+    with patch("edgekit.device.build.environment_print", lambda: _environment_of(device)):
+        return device_build(DeviceBuildRequest(path, output, **wanted))
+
+
+def _environment_of(device: str) -> dict[str, Any]:
+    """This machine's, with the Python of the device's JetPack, which its tensorrt module is for."""
+    jetson = read_jetson(probe_of(device))
+    release = release_named(jetson.jetpack) if jetson and jetson.jetpack else None
+    found = environment_print()
+    return {**found, "python": ".".join(map(str, release.python))} if release else found
 
 
 @contextmanager

@@ -48,10 +48,12 @@ def check_evidence(opened: Bundle, plan: DevicePlan, evidence: DeviceEvidence, f
     Raises:
         BadInputError: The evidence is of another bundle, or a file that it names is missing.
         IntegrityError: It was trimmed or edited, or its parts contradict each other.
-        UnavailableError: It was obtained on another device, or with a TensorRT outside the plan's range.
+        UnavailableError: It was obtained on another device, by another version of edgekit, or with a TensorRT outside
+            the plan's range.
     """
     where = str(folder)
     _check_identity(opened, plan, evidence, where)
+    _check_version(plan, evidence, where)
     _check_device(plan, evidence, where)
     _check_whole(plan, evidence, where)
     _check_files(plan, evidence, folder)
@@ -109,6 +111,19 @@ def _check_device(plan: DevicePlan, evidence: DeviceEvidence, where: str) -> Non
             expected=f"TensorRT {plan.tensorrt}",
             found=f"TensorRT {device.tensorrt or 'of no known version'}",
             hint="install a JetPack that brings one of them on the device, and " + _AGAIN,
+        )
+
+
+def _check_version(plan: DevicePlan, evidence: DeviceEvidence, where: str) -> None:
+    """Scores, header and options mean what the version that wrote them means by them."""
+    if evidence.created_with != plan.created_with:
+        raise UnavailableError(
+            "The evidence was written by another version of edgekit than its plan.",
+            where=where,
+            expected=f"edgekit {plan.created_with}",
+            found=f"edgekit {evidence.created_with}",
+            hint=f"install edgekit {plan.created_with} on the device, or make the candidate with this version, and "
+            + _AGAIN,
         )
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from edgekit.core.canonical import JsonValue
 from edgekit.core.files import read_bytes, write_bytes
 from edgekit.core.progress import NULL_OBSERVER, Observer
-from edgekit.engines.onnx_artifact import opened_info, read_graph, refusing_graphs
+from edgekit.engines.onnx_artifact import ENGINE_NODE, opened_info, read_graph, refusing_graphs
 from edgekit.engines.onnxruntime_gpu import DEVICE, GpuProvider, gpu_availability, open_gpu_session
 from edgekit.engines.onnxruntime_gpu_status import NEVER_RUN_ON_GPU
 from edgekit.engines.onnxruntime_placement import check_placement
@@ -33,8 +33,6 @@ TENSORRT_PROVIDER = "TensorrtExecutionProvider"
 MOST_IMAGES = 32
 """Images that the engine of a graph of any batch takes at a time; larger batches are run in parts."""
 
-# Operator of the node that holds an engine, as ONNX Runtime calls it.
-_ENGINE_NODE = b"EPContext"
 # The attribute that says where that engine is, and how protobuf writes it with 1 for "in this node": with another value
 # ONNX Runtime would look for a file, and take whatever lies there for the engine.
 _EMBED_MODE = b"embed_mode"
@@ -85,7 +83,7 @@ class OrtTensorRtEngine:
         del options
         self._require_here()
         model = read_graph(artifact)
-        if _ENGINE_NODE not in model:
+        if ENGINE_NODE.encode() not in model:
             raise IntegrityError(
                 "The file holds no engine that was built by ONNX Runtime's TensorRT provider.",
                 where=str(artifact),
