@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy.typing as npt
 from edgekit.calibrate.adjusted import apply_adjustments
 from edgekit.calibrate.boundaries import Boundaries, count_boundaries
 from edgekit.calibrate.calibrator import CALIBRATORS, CalibrationContext
+from edgekit.calibrate.concat_ranges import shared_by_concatenations
 from edgekit.calibrate.dla_rules import check_dla_rules
 from edgekit.calibrate.formats import NumberFormat, Range, number_format
 from edgekit.calibrate.graph import ExplainedGraph, read_graph
@@ -202,11 +203,15 @@ def quantise_graph(  # noqa: PLR0913 - everything a method may draw on, the rare
     calibrator = CALIBRATORS.load(options.method)(options)
     context = CalibrationContext(graph, placement, fmt, images, options, observer, input_spec, workplace)
     solution = calibrator.solve(context)
+    parameters = dict(calibrator.parameters)
+    if options.concat == "shared":
+        solution = replace(solution, ranges=shared_by_concatenations(graph, placement, solution.ranges))
+        parameters["concat"] = options.concat
     provenance = Provenance(
         graph=graph.digest,
         images=_digest_of_set(images),
         method=calibrator.name,
-        parameters=calibrator.parameters,
+        parameters=parameters,
         exclude=options.exclude,
     )
     adjusted = apply_adjustments(graph, solution.adjustments)

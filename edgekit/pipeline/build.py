@@ -187,6 +187,12 @@ def _check_qat(request: BuildRequest, teacher: LoadedModel, data: BuildData) -> 
             expected="calibrate.adjust false, or qat.epochs 0",
             found=f"calibrate.method {recipe.calibrate.method} and qat.epochs {recipe.qat.epochs}",
         )
+    if recipe.calibrate.concat != "own":
+        raise BadInputError(
+            "Training with quantisation learns each scale of its own.",
+            expected="calibrate.concat own, or qat.epochs 0",
+            found=f"calibrate.concat {recipe.calibrate.concat} and qat.epochs {recipe.qat.epochs}",
+        )
     if recipe.export.batch != 0:
         raise BadInputError(
             "A graph that takes batches of one size alone cannot be trained with quantisation.",
