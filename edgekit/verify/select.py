@@ -162,9 +162,9 @@ def _pick(group: Sequence[Judged], timed: LatencyReport | None) -> Judged:
 
 
 def _passed_over(item: Judged, picks: Sequence[Judged], timed: LatencyReport | None) -> Judged:
-    """INT8 that holds, and is not what its engine is left with, is told of beside what is."""
+    """INT8 or FP16 that holds, and is not what its engine is left with, is told of beside what is."""
     pick = next((each for each in picks if each.candidate.engine == item.candidate.engine), None)
-    if pick is None or item is pick or not item.holds or item.candidate.precision != "int8":
+    if pick is None or item is pick or not item.holds or item.candidate.precision == "fp32":
         return item
     return _beside(item, pick, (item, pick), timed)
 

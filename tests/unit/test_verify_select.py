@@ -237,6 +237,7 @@ class TestHalf:
     def test_int8_comes_before_it_unless_it_was_faster(self) -> None:
         slower = select(ON_TENSORRT, OPTIONS, timed=timed_all(int8=4.0, fp16=5.0, fp32=8.0))
         assert slower.chosen == "int8"
+        assert "1.25 times as long as int8 here" in {item.candidate.name: item.reason for item in slower.judged}["fp16"]
         faster = select(ON_TENSORRT, OPTIONS, timed=timed_all(int8=4.0, fp16=3.0, fp32=8.0))
         assert faster.chosen == "fp16"
         by_name = {item.candidate.name: item for item in faster.judged}
