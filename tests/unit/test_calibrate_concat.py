@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from explained_graphs import GRAPHS, random_images
 from hypothesis import given
@@ -14,7 +16,10 @@ from edgekit.calibrate.graph import Edge, ExplainedGraph, parse_graph
 from edgekit.calibrate.options import CalibrateOptions
 from edgekit.calibrate.placement import Placement, place
 from edgekit.calibrate.stage import QuantisedGraph, quantise_graph
+from edgekit.compress.options import QatOptions
+from edgekit.config.recipe import Recipe
 from edgekit.errors import BadInputError
+from edgekit.pipeline.build import _check_qat
 
 ATTRIBUTION = ("attribution", "attribution-quick")
 FORMAT = number_format("trt-s8s8")
@@ -79,3 +84,12 @@ def test_whatever_the_ranges_they_are_one_and_as_wide_as_before(data: st.DataObj
 def test_what_cannot_be_is_refused(concat: str, method: str) -> None:
     with pytest.raises(BadInputError, match=r"calibrate\.concat"):
         CalibrateOptions(method=method, concat=concat)
+
+
+def test_a_build_that_learns_scales_refuses_shared_ones_before_any_work() -> None:
+    recipe = Recipe(calibrate=CalibrateOptions(method="minmax", concat="shared"), qat=QatOptions(epochs=1))
+    teacher = SimpleNamespace(capabilities=SimpleNamespace(check_qat=lambda *_, **__: None), format="checkpoint")
+    request = SimpleNamespace(recipe=recipe, model="m.pt", data="images")
+    with pytest.raises(BadInputError, match="learns each scale") as caught:
+        _check_qat(request, teacher, SimpleNamespace(train=object()))  # type: ignore[arg-type]
+    assert "calibrate.concat shared" in str(caught.value.found)
