@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import onnx
 import pytest
@@ -25,16 +26,19 @@ from edgekit.bundle.open import open_bundle
 from edgekit.config.recipe import Recipe
 from edgekit.core.canonical import dump_canonical, read_json, write_json
 from edgekit.core.digests import digest_bytes, digest_file
+from edgekit.core.environment import environment_print
 from edgekit.core.progress import Observer
 from edgekit.core.stages import StageRecord
 from edgekit.device.build import DeviceBuildRequest, device_build
 from edgekit.device.evidence import DeviceEvidence
 from edgekit.device.plan import DevicePlan, VersionRange, read_plan_bytes
 from edgekit.device.work import build_and_verify
-from edgekit.engines.half_graph import half_graph_beside
+from edgekit.engines.half_graph import FLOAT16_NAME, half_graph_beside
 from edgekit.engines.protocol import EngineOptions
 from edgekit.engines.tensorrt.probe import look
 from edgekit.half.typed import type_half
+from edgekit.jetson.detect import read_jetson
+from edgekit.jetson.releases import release_named
 from edgekit.pipeline.device_candidate import CandidateRequest, CandidateResult, make_candidate
 from edgekit.pipeline.folders import BuildFolders
 from edgekit.policy.context import Baseline
@@ -49,6 +53,7 @@ __all__ = [
     "candidate",
     "device_stand_in",
     "edited",
+    "float_graph",
     "here",
     "replanned",
     "run_on_device",
@@ -59,14 +64,41 @@ __all__ = [
 RECIPE = Recipe(select=SelectOptions(latency_runs=5, max_latency_ratio=1000.0))
 
 
-def stages(folder: Path, golden: GoldenSet | None = None) -> BuildFolders:
-    """What golden, export and calibrate would have left below `folder`, for the small stored graph."""
+def float_graph() -> onnx.ModelProto:
+    """The quantised graph without its pairs: unlike the stored graph it has an operation that FP16 can compute."""
+    model = quantised_graph()
+    rounded = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "QuantizeLinear"}
+    restored = {
+        node.output[0]: rounded[node.input[0]] for node in model.graph.node if node.op_type == "DequantizeLinear"
+    }
+    kept = [node for node in model.graph.node if node.op_type not in ("QuantizeLinear", "DequantizeLinear")]
+    for node in kept:
+        node.input[:] = [restored.get(name, name) for name in node.input]
+    del model.graph.node[:]
+    model.graph.node.extend(kept)
+    read = {name for node in kept for name in node.input}
+    stored = [tensor for tensor in model.graph.initializer if tensor.name in read]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(stored)
+    onnx.checker.check_model(model)
+    return model
+
+
+def stages(folder: Path, golden: GoldenSet | None = None, *, half: bool = False) -> BuildFolders:
+    """What golden, export and calibrate would have left below `folder`, for the small stored graph.
+
+    `half` takes a graph that can have FP16 types, and leaves that of the FP16 candidate as well.
+    """
     folders = BuildFolders(folder)
     golden = golden or tiny_golden(80)
     write_golden(golden, folders.golden)
     for place in (folders.export, folders.calibrate):
         place.mkdir(parents=True)
-    (folders.export / "model.onnx").write_bytes(GRAPH.read_bytes())
+    exported = float_graph().SerializeToString() if half else GRAPH.read_bytes()
+    (folders.export / "model.onnx").write_bytes(exported)
+    if half:
+        lower = type_half(float_graph(), source=digest_bytes(exported)).model
+        (folders.calibrate / FLOAT16_NAME).write_bytes(lower.SerializeToString())
     write_json(folders.export / "interface.json", {"card": CARD.to_dict(), "map": golden.map_spec.to_dict()})
     rounded = quantised_graph().SerializeToString()
     (folders.calibrate / "model.onnx").write_bytes(rounded)
@@ -94,10 +126,12 @@ def candidate(
     policy: str | Policy = "default",
     recipe: Recipe = RECIPE,
     baseline: Baseline | None = None,
+    *,
+    half: bool = False,
 ) -> CandidateResult:
     """A candidate bundle for a target, below `folder`."""
     wanted = CandidateRequest(
-        folders=stages(folder),
+        folders=stages(folder, half=half),
         target=resolve_target(target),
         engine="tensorrt",
         recipe=recipe,
@@ -156,20 +190,34 @@ def here(bundle: Path, output: Path, silence_s: float, observer: Observer) -> No
 def run_on_device(path: Path, output: Path, device: str = "orin-nano-super", **options: Any) -> DeviceEvidence:
     """`device build` on a recorded device, with whatever stand-in is installed."""
     wanted: dict[str, Any] = {"probe": probe_of(device), "look": look, "work": here, **options}
-    return device_build(DeviceBuildRequest(path, output, **wanted))
+    with patch("edgekit.device.build.environment_print", lambda: _environment_of(device)):
+        return device_build(DeviceBuildRequest(path, output, **wanted))
+
+
+def _environment_of(device: str) -> dict[str, Any]:
+    """This machine's, with the Python of the device's JetPack, which its tensorrt module is for."""
+    jetson = read_jetson(probe_of(device))
+    release = release_named(jetson.jetpack) if jetson and jetson.jetpack else None
+    found = environment_print()
+    return {**found, "python": ".".join(map(str, release.python))} if release else found
 
 
 @contextmanager
 def device_stand_in(
-    version: str, interface: str, monkeypatch: pytest.MonkeyPatch, folder: Path, faults: Faults | None = None
+    version: str,
+    interface: str,
+    monkeypatch: pytest.MonkeyPatch,
+    folder: Path,
+    faults: Faults | None = None,
+    gpu: str = "orin-nano-8",
 ) -> Iterator[FakeMachine]:
-    """A stand-in for an Orin Nano's TensorRT, in this process and in its children; caches lie in `folder`."""
+    """A stand-in for a Jetson's TensorRT, in this process and in its children; caches lie in `folder`."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
-    for name, value in child_environment(version, (interface,), "orin-nano-8", faults).items():
+    for name, value in child_environment(version, (interface,), gpu, faults).items():
         monkeypatch.setenv(name, value)
     # Children get this process's search path.
     monkeypatch.syspath_prepend(str(IMPORTABLE))
-    machine = FakeMachine(DEVICES["orin-nano-8"], faults or Faults())
+    machine = FakeMachine(DEVICES[gpu], faults or Faults())
     with stand_in(version, interface, monkeypatch, machine) as there:
         yield there
 

@@ -21,6 +21,8 @@ from edgekit.bundle.open import Bundle
 from edgekit.calibrate.graph import ExplainedGraph, parse_graph
 from edgekit.calibrate.scale_table import ScaleTable
 from edgekit.core.progress import NULL_OBSERVER, Observer
+from edgekit.engines.onnx_artifact import ENGINE_NODE
+from edgekit.engines.tensorrt.onnx_outline import read_outline
 from edgekit.errors import BadInputError, UsageError
 from edgekit.images.imageset import read_unlabelled, select_balanced
 from edgekit.images.views import ImageView
@@ -106,8 +108,8 @@ def blame(request: BlameRequest, observer: Observer = NULL_OBSERVER) -> BlameRep
 
     Raises:
         UsageError: Hops alone are wanted, and something that tensors are needed for.
-        BadInputError: The bundle ships FP32, so nothing is rounded in it; a folder's images cannot be used; the build
-            folder is another build's.
+        BadInputError: The bundle ships FP32 or FP16, so no tensor is rounded to integers in it; a folder's images
+            cannot be used; the build folder is another build's.
         IntegrityError: A file of the bundle changed or does not fit.
         UnavailableError: ONNX Runtime is not here.
     """
@@ -119,17 +121,18 @@ def blame(request: BlameRequest, observer: Observer = NULL_OBSERVER) -> BlameRep
             "Hops alone say nothing of tensors: other images and an exclude list need the tensors looked at.",
             hint="leave out --hops-only",
         )
-    if manifest.precision == "fp32" and not request.hops_only:
+    if manifest.precision != "int8" and not request.hops_only:
         raise BadInputError(
-            "This bundle ships FP32: nothing in it is rounded, so no tensor is to blame.",
+            f"This bundle ships {manifest.precision.upper()}: nothing in it is rounded to integers, so no tensor is "
+            "to blame.",
             where=str(opened.folder),
             expected="a bundle that ships INT8",
-            found="precision fp32",
+            found=f"precision {manifest.precision}",
             hint="--hops-only follows the map from the teacher to the engine",
         )
     golden = opened.golden()
     name = REFERENCE if REFERENCE in opened else MODEL
-    graph = parse_graph(opened.read_bytes(name), where=str(opened.path(name)))
+    graph = _graph(opened, name)
     table = None
     if SCALES in opened:
         table = ScaleTable.from_dict(opened.read_json(SCALES), where=str(opened.path(SCALES)))
@@ -154,6 +157,20 @@ def blame(request: BlameRequest, observer: Observer = NULL_OBSERVER) -> BlameRep
         ledger=ledger(wanted, golden, graph, table, observer),
         recipe=dict(opened.read_json(RECIPE)),
     )
+
+
+def _graph(opened: Bundle, name: str) -> ExplainedGraph:
+    """The FP32 graph. Engines that ONNX Runtime's TensorRT provider compiled are ONNX files without one."""
+    data, where = opened.read_bytes(name), str(opened.path(name))
+    if any(node.operator == ENGINE_NODE for node in read_outline(data, where).nodes):
+        raise BadInputError(
+            "This bundle holds engines that were compiled, and no graph whose tensors could be looked at.",
+            where=where,
+            expected="an explained FP32 graph",
+            found=f"an ONNX file with a node {ENGINE_NODE}, of the engine {opened.manifest.engine!r}",
+            hint="build again into the same folder with --engine ort-cuda, whose graphs are the same, and blame that",
+        )
+    return parse_graph(data, where=where)
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ class BundleRequest:
     Attributes:
         target: Name of the target.
         engine: Registry name of the engine.
-        precision: "int8" or "fp32".
+        precision: "int8", "fp16" or "fp32".
         status: "released", "blocked", "inconclusive" or "unverified".
         card: The student's card, equal to the one in the golden set.
         map_spec: What the maps are.

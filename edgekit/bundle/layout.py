@@ -14,6 +14,7 @@ __all__ = [
     "DEVICE_INSTALLER",
     "DEVICE_PLAN",
     "ENVELOPE",
+    "FLOAT16_MODEL",
     "GOLDEN",
     "GOLDEN_INDEX",
     "HALF_MODEL",
@@ -46,8 +47,9 @@ MAX_ENVELOPE_BYTES = 256 * 1024
 """An envelope holds one statement: digests of engine files, names of clauses and an environment print."""
 
 MODEL = "engine/model.onnx"
-"""The explained graph that ships, FP32 or Q/DQ: the artifact itself for engines that run ONNX, and else what the
-artifact was, or is to be, built from. In older bundles the artifact of every engine lies here: those have no PLAN."""
+"""The explained graph that ships, FP32, FP16-typed or Q/DQ: the artifact itself for engines that run ONNX, and else
+what the artifact was, or is to be, built from. In older bundles the artifact of every engine lies here: those have no
+PLAN."""
 
 PLAN = "engine/model.plan"
 """The artifact of an engine that does not run ONNX: what was verified, byte for byte. Absent for other engines, and
@@ -55,6 +57,9 @@ until a device has built it."""
 
 HALF_MODEL = "engine/model.fp16.onnx"
 """MODEL with FP16 types, for engines that compute in the types of a graph. Absent where none could be written."""
+
+FLOAT16_MODEL = "engine/float16.onnx"
+"""REFERENCE with FP16 types, in a candidate whose device builds an FP16 engine too. Where that ships it is MODEL."""
 
 REFERENCE = "engine/reference.onnx"
 """The FP32 explained graph, yardstick and bench partner. Absent where MODEL is that very file."""
@@ -112,8 +117,10 @@ def required_files(precision: str, status: str) -> tuple[str, ...]:
     Latency, candidates and the report are evidence for people; a bundle is whole without them.
     """
     names = {MODEL, GOLDEN_INDEX, POLICY, RECIPE, LINEAGE}
+    if precision != "fp32":
+        names.add(REFERENCE)
     if precision == "int8":
-        names |= {REFERENCE, SCALES}
+        names.add(SCALES)
     if status != "unverified":
         names |= {SCORES, VERDICT}
     return tuple(sorted(names))

@@ -24,7 +24,7 @@ from edgekit.interface.card import ModelCard
 __all__ = ["FORMAT", "MAX_FILE_BYTES", "MAX_TOTAL_BYTES", "PRECISIONS", "STATUSES", "Manifest"]
 
 FORMAT = "edgekit.bundle/1"
-PRECISIONS = ("fp32", "int8")
+PRECISIONS = ("fp32", "fp16", "int8")
 # "unverified": complete, but the engine never ran on its target. The others are what the policy said.
 STATUSES = ("blocked", "inconclusive", "released", "unverified")
 
@@ -46,7 +46,7 @@ class Manifest:
         created_with: edgekit version that wrote the bundle.
         target: Name of the target it was built for.
         engine: Registry name of the engine that runs the artifact.
-        precision: "int8" or "fp32": of the artifact that ships.
+        precision: "int8", "fp16" or "fp32": of the artifact that ships.
         status: One of `STATUSES`.
         card: How to feed the engine and what its classes are called.
         map_spec: What its maps are.

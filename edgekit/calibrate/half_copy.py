@@ -1,12 +1,13 @@
-"""The Q/DQ graph once more with FP16 types, for targets whose runtime may compute in the types of the graph alone.
+"""Graphs with FP16 types, for targets whose runtime computes in the types of a graph.
 
-It lies beside the other and stands for it. Where FP16 cannot hold the network's values there is none, with the reason;
-the graph with FP32 types is what such a runtime then builds.
+The one of the Q/DQ graph lies beside it and stands for it; the one of the FP32 graph is a candidate of its own, FP16.
+Where FP16 cannot hold the network's values there is none, with the reason; the graph with FP32 types is what such a
+runtime then builds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,12 @@ from edgekit.core.canonical import JsonValue
 from edgekit.core.digests import digest_bytes
 from edgekit.core.files import read_bytes, write_bytes
 from edgekit.core.progress import NULL_OBSERVER, Observer
-from edgekit.engines.half_graph import half_graph_beside
+from edgekit.engines.half_graph import FLOAT16_NAME, half_graph_beside
 from edgekit.errors import BadInputError
 from edgekit.half.typed import type_half
 from edgekit.interface.batches import filled
 
-__all__ = ["IMAGES", "largest_magnitudes", "write_half_copy"]
+__all__ = ["IMAGES", "largest_magnitudes", "refused", "write_float16", "write_half_copy"]
 
 IMAGES = 4
 """How many images show whether values leave FP16."""
@@ -47,10 +48,54 @@ def write_half_copy(
         observer: Told where there can be no such graph.
 
     Returns:
-        What goes into the stage's facts; empty where nothing was to be written.
+        What goes into the stage's facts, as "fp16_types"; empty where nothing was to be written.
     """
     if fmt.placement != "tensorrt":
         return {}
+    facts = _write(path, half_graph_beside(path), images)
+    if not facts["written"]:
+        observer.noted(f"FP16: no graph with FP16 types for TensorRT 11 and later: {facts['reason']}")
+    return {"fp16_types": facts}
+
+
+def write_float16(
+    path: Path,
+    folder: Path,
+    fmt: NumberFormat,
+    images: npt.NDArray[np.float32],
+    observer: Observer = NULL_OBSERVER,
+) -> dict[str, JsonValue]:
+    """Write the graph of the FP16 candidate, where the number format is TensorRT's.
+
+    Args:
+        path: The FP32 graph.
+        folder: Where `FLOAT16_NAME` goes.
+        fmt: As for `write_half_copy`.
+        images: As for `write_half_copy`.
+        observer: Told where there can be no such graph.
+
+    Returns:
+        What goes into the stage's facts, as "fp16_candidate"; empty where nothing was to be written.
+    """
+    if fmt.placement != "tensorrt":
+        return {}
+    facts = _write(path, folder / FLOAT16_NAME, images)
+    if not facts["written"]:
+        observer.noted(f"FP16: no candidate: {facts['reason']}")
+    return {"fp16_candidate": facts}
+
+
+def refused(facts: Mapping[str, JsonValue]) -> str:
+    """For a stage's summary: which of the two could not be written and why; empty where both were or none was to be."""
+    told = []
+    for key, what in (("fp16_types", "no FP16 types for INT8"), ("fp16_candidate", "no FP16 candidate")):
+        found = facts.get(key)
+        if isinstance(found, dict) and not found["written"]:
+            told.append(f"{what} ({found['reason']})")
+    return "".join(f"; {words}" for words in told)
+
+
+def _write(path: Path, place: Path, images: npt.NDArray[np.float32]) -> dict[str, JsonValue]:
     data = read_bytes(path)
     model = onnx.load_model_from_string(data)
     try:
@@ -61,11 +106,10 @@ def write_half_copy(
         )
     except BadInputError as refusal:
         why = " ".join(part for part in (refusal.message, refusal.where, refusal.found) if part)
-        observer.noted(f"calibrate: no graph with FP16 types for TensorRT 11 and later: {why}")
-        return {"fp16_types": {"written": False, "reason": why}}
-    write_bytes(half_graph_beside(path), serialise(typed.model))
+        return {"written": False, "reason": why}
+    write_bytes(place, serialise(typed.model))
     half, single = ({**counts} for counts in (typed.half, typed.single))
-    return {"fp16_types": {"written": True, "fp16": half, "fp32": single, "casts": typed.casts}}
+    return {"written": True, "fp16": half, "fp32": single, "casts": typed.casts}
 
 
 def largest_magnitudes(model: Any, names: Sequence[str], images: npt.NDArray[np.float32]) -> dict[str, float]:

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 from edgekit.errors import BadInputError
 
-__all__ = ["ROUNDINGS", "SELECTIONS", "CalibrateOptions"]
+__all__ = ["CONCATS", "ROUNDINGS", "SELECTIONS", "CalibrateOptions"]
 
 SELECTIONS = ("balanced", "diverse")
 ROUNDINGS = ("nearest", "learned")
+CONCATS = ("own", "shared")
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,9 @@ class CalibrateOptions:
         rounding: "nearest", or "learned": weights are rounded so that the layer's result stays.
         bias_correction: Mean errors of rounding are taken out of the biases.
         sweeps: Rounds of the search over ranges on the map itself, 0 for none.
+        concat: "own": each tensor that a concatenation joins keeps its own scale; "shared": all of one concatenation
+            get the widest, so that TensorRT need not round them again, at the cost of resolution. Not for the
+            attribution methods, which choose scales for the map, and not with qat, which learns each of its own.
     """
 
     method: str = "percentile"
@@ -47,6 +51,7 @@ class CalibrateOptions:
     rounding: str = "learned"
     bias_correction: bool = True
     sweeps: int = 1
+    concat: str = "own"
 
     @property
     def adjusts_graph(self) -> bool:
@@ -63,6 +68,13 @@ class CalibrateOptions:
             (1 <= self.pool <= 64, "pool", "1 to 64", self.pool),
             (self.rounding in ROUNDINGS, "rounding", " or ".join(ROUNDINGS), self.rounding),
             (0 <= self.sweeps <= 16, "sweeps", "0 to 16", self.sweeps),
+            (self.concat in CONCATS, "concat", " or ".join(CONCATS), self.concat),
+            (
+                self.concat == "own" or not self.method.startswith("attribution"),
+                "concat",
+                f"own with the method {self.method}, which chooses every scale for the map",
+                self.concat,
+            ),
         ):
             if not holds:
                 raise BadInputError(

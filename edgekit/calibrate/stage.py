@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,11 @@ import numpy.typing as npt
 from edgekit.calibrate.adjusted import apply_adjustments
 from edgekit.calibrate.boundaries import Boundaries, count_boundaries
 from edgekit.calibrate.calibrator import CALIBRATORS, CalibrationContext
+from edgekit.calibrate.concat_ranges import shared_by_concatenations
 from edgekit.calibrate.dla_rules import check_dla_rules
 from edgekit.calibrate.formats import NumberFormat, Range, number_format
 from edgekit.calibrate.graph import ExplainedGraph, read_graph
-from edgekit.calibrate.half_copy import write_half_copy
+from edgekit.calibrate.half_copy import refused, write_float16, write_half_copy
 from edgekit.calibrate.images import CalibrationImages
 from edgekit.calibrate.manifest import SET_NAME, CalibrationManifest, write_manifest
 from edgekit.calibrate.options import CalibrateOptions
@@ -48,7 +49,8 @@ __all__ = [
 MODEL_NAME = "model.onnx"
 CALIBRATION_NAME = "calibration.json"
 _CALIBRATION_FORMAT = "edgekit.calibration/1"
-_VERSION = 3
+# 4: with the graph of the FP16 candidate.
+_VERSION = 4
 _SHOWN = 4
 
 
@@ -105,7 +107,8 @@ class QuantisedGraph:
 def calibrate(request: CalibrateRequest, destination: Path, observer: Observer = NULL_OBSERVER) -> StageRecord:
     """Fill `destination` with `scales.json`, `model.onnx` (Q/DQ) and `calibration.json`, unless it holds them already.
 
-    For TensorRT's number format there is `model.fp16.onnx` besides: the Q/DQ graph with FP16 types, see `half_copy`.
+    For TensorRT's number format there are `model.fp16.onnx`, the Q/DQ graph with FP16 types, and `float16.onnx`, the
+    FP32 graph with FP16 types; see `half_copy`.
 
     Args:
         request: Graph, images, number format and options.
@@ -143,6 +146,7 @@ def calibrate(request: CalibrateRequest, destination: Path, observer: Observer =
         write_scales(folder / SCALES_NAME, result.table)
         write_bytes(folder / MODEL_NAME, data)
         typed = write_half_copy(folder / MODEL_NAME, fmt, first_batch, observer)
+        typed |= write_float16(request.graph, folder, fmt, first_batch, observer)
         write_json(folder / CALIBRATION_NAME, _manifest(result.table, images))
         if written is not None:
             write_manifest(folder / SET_NAME, written)
@@ -162,7 +166,8 @@ def calibrate(request: CalibrateRequest, destination: Path, observer: Observer =
             "bytes_after": len(data),
             "boundaries_per_operation": boundaries.per_operation,
             "summary": f"{fmt.name} by {request.options.method} on {len(images.digests)} images, {size}, {steps}"
-            + _chosen(result),
+            + _chosen(result)
+            + refused(typed),
         }
 
     with kept_workplace(destination, stage_key(stage)) as workplace:
@@ -198,11 +203,15 @@ def quantise_graph(  # noqa: PLR0913 - everything a method may draw on, the rare
     calibrator = CALIBRATORS.load(options.method)(options)
     context = CalibrationContext(graph, placement, fmt, images, options, observer, input_spec, workplace)
     solution = calibrator.solve(context)
+    parameters = dict(calibrator.parameters)
+    if options.concat == "shared":
+        solution = replace(solution, ranges=shared_by_concatenations(graph, placement, solution.ranges))
+        parameters["concat"] = options.concat
     provenance = Provenance(
         graph=graph.digest,
         images=_digest_of_set(images),
         method=calibrator.name,
-        parameters=calibrator.parameters,
+        parameters=parameters,
         exclude=options.exclude,
     )
     adjusted = apply_adjustments(graph, solution.adjustments)

@@ -72,8 +72,13 @@ def _render(report: LatencyReport) -> str:
         "",
         render_table(header, rows, right=header[1:]),
     ]
-    if {"int8", "fp32"} <= set(report.results):
-        ratio = report.ratio("int8", "fp32")
+    smaller = [name for name in report.results if name != "fp32"]
+    if "fp32" in report.results and smaller:
+        name = smaller[0]
+        ratio = report.ratio(name, "fp32")
         low, high = ratio.quartiles
-        lines += ["", f"int8 takes {ratio.median:.2f} times as long as fp32 (quartiles {low:.2f} to {high:.2f})"]
+        lines += [
+            "",
+            f"{name} takes {ratio.median:.2f} times as long as fp32 (quartiles {low:.2f} to {high:.2f})",
+        ]
     return "\n".join(lines)

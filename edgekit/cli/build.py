@@ -14,6 +14,7 @@ from edgekit.cli.options import (
     calib_root_option,
     controls_option,
     data_option,
+    dla_option,
     dry_run_option,
     engine_option,
     json_option,
@@ -23,6 +24,7 @@ from edgekit.cli.options import (
     quiet_option,
     recipe_option,
     seed_option,
+    set_option,
     student_option,
     target_option,
     threads_option,
@@ -43,6 +45,8 @@ __all__ = ["command"]
 @calib_option
 @calib_root_option("the folder of --data")
 @recipe_option
+@set_option
+@dla_option
 @student_option
 @policy_option
 @baseline_option
@@ -62,6 +66,8 @@ def command(
     calib: Path | None,
     calib_root: Path | None,
     recipe: str,
+    assignments: tuple[str, ...],
+    dla: int | None,
     student_code: str | None,
     policy: str | None,
     baseline: Path | None,
@@ -87,12 +93,15 @@ def command(
 
     from edgekit.cli.progress import make_observer
     from edgekit.cli.results import exit_code_of, print_candidate, print_plan, print_result
+    from edgekit.config.overrides import overridden
     from edgekit.config.recipe import read_recipe
     from edgekit.engines.protocol import EngineOptions
     from edgekit.pipeline.build import BuildRequest, build, plan
     from edgekit.pipeline.device_candidate import CandidateResult
 
-    chosen = read_recipe(recipe)
+    chosen = overridden(read_recipe(recipe), assignments)
+    if dla is not None:
+        chosen = replace(chosen, tensorrt=replace(chosen.tensorrt, dla_core=dla))
     if controls is not None:
         chosen = replace(chosen, verify=replace(chosen.verify, controls=controls))
     request = BuildRequest(

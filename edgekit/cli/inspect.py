@@ -25,7 +25,8 @@ def command(path: Path, load: LoadOptions, as_json: bool) -> ExitCode:
     """Say what a file or folder is: a model, an ONNX graph, a bundle, a golden set or a stage.
 
     For a model: architecture, parameters, multiply-accumulates, input, classes, and the modules whose output a map
-    could live on, with their sizes.
+    could live on, with their sizes. For a Q/DQ graph: its steps between float and integers, and what TensorRT's rules
+    find in it.
     """
     from edgekit.api import inspect
     from edgekit.cli.tables import print_json, render_facts, render_table

@@ -21,6 +21,7 @@ __all__ = [
     "calib_root_option",
     "controls_option",
     "data_option",
+    "dla_option",
     "dry_run_option",
     "engine_option",
     "json_option",
@@ -30,6 +31,7 @@ __all__ = [
     "quiet_option",
     "recipe_option",
     "seed_option",
+    "set_option",
     "student_option",
     "target_option",
     "threads_option",
@@ -96,6 +98,19 @@ recipe_option: Decorator[Any] = click.option(
     show_default=True,
     metavar="FILE|PRESET",
     help="How to compress, calibrate and select.",
+)
+set_option: Decorator[Any] = click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A value of the recipe said otherwise, as tensorrt.optimisation_level=5; may be given several times.",
+)
+dla_option: Decorator[Any] = click.option(
+    "--dla",
+    type=click.IntRange(0),
+    metavar="CORE",
+    help="Run INT8 and FP16 engines on this DLA core of a Jetson; the same as --set tensorrt.dla_core=CORE.",
 )
 student_option: Decorator[Any] = click.option(
     "--student-arch",

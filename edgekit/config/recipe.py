@@ -18,6 +18,7 @@ from edgekit.calibrate.options import CalibrateOptions
 from edgekit.compress.options import CompressOptions, QatOptions
 from edgekit.config.documents import load_document, parse_yaml
 from edgekit.config.names import is_file_name
+from edgekit.engines.tensorrt.settings import TensorRtSettings
 from edgekit.errors import BadInputError, UnavailableError
 from edgekit.export.options import ExportOptions
 from edgekit.teacher.options import GoldenOptions
@@ -52,6 +53,7 @@ class Recipe:
         calibrate: How INT8 ranges are found.
         qat: Training with the rounding of INT8 in place.
         verify: Whether controls are verified beside the engines.
+        tensorrt: How TensorRT builds, here and on a device; other engines heed nothing of it.
         select: When INT8 is worth shipping.
         policy: The tolerance: the name of a policy preset, or a policy document.
     """
@@ -62,6 +64,7 @@ class Recipe:
     calibrate: CalibrateOptions = field(default_factory=CalibrateOptions)
     qat: QatOptions = field(default_factory=QatOptions)
     verify: VerifyOptions = field(default_factory=VerifyOptions)
+    tensorrt: TensorRtSettings = field(default_factory=TensorRtSettings)
     select: SelectOptions = field(default_factory=SelectOptions)
     policy: str | Mapping[str, Any] = "default"
 

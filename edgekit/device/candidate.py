@@ -40,7 +40,8 @@ def candidate_plan(bundle: Bundle) -> DevicePlan:
     found = {name: ref.sha256 for name, ref in bundle.manifest.files.items()}
     found[GOLDEN_INPUT] = golden_digest(found)
     needed = {GOLDEN_INPUT, layout.POLICY, layout.RECIPE, layout.MODEL, layout.REFERENCE, layout.SCALES}
-    needed |= {layout.HALF_MODEL} & set(found) | {build.typed for build in plan.builds.values() if build.typed}
+    beside = {name for build in plan.builds.values() for name in (build.typed, build.unrounded) if name}
+    needed |= ({layout.HALF_MODEL, layout.FLOAT16_MODEL} & set(found)) | beside
     named = dict(plan.inputs) | {build.graph: build.sha256 for build in plan.builds.values()}
     other = sorted(name for name, digest in named.items() if found.get(name) != digest)
     if other or not needed <= set(plan.inputs) or plan.target != bundle.manifest.target:

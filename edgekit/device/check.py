@@ -21,7 +21,7 @@ from edgekit.device.candidate import bundle_golden_digest
 from edgekit.device.evidence import CandidateEvidence, DeviceEvidence
 from edgekit.device.plan import DevicePlan, PlannedBuild
 from edgekit.device.work import engine_file, engine_folder, verify_folder
-from edgekit.engines.tensorrt.plan_file import read_plan
+from edgekit.engines.tensorrt.plan_file import PlanHeader, read_plan
 from edgekit.errors import BadInputError, IntegrityError, UnavailableError
 from edgekit.metrics.agreement import METRICS
 from edgekit.metrics.scores import ScoreTable
@@ -49,10 +49,12 @@ def check_evidence(opened: Bundle, plan: DevicePlan, evidence: DeviceEvidence, f
     Raises:
         BadInputError: The evidence is of another bundle, or a file that it names is missing.
         IntegrityError: It was trimmed or edited, or its parts contradict each other.
-        UnavailableError: It was obtained on another device, or with a TensorRT outside the plan's range.
+        UnavailableError: It was obtained on another device, by another version of edgekit, or with a TensorRT outside
+            the plan's range.
     """
     where = str(folder)
     _check_identity(opened, plan, evidence, where)
+    _check_version(plan, evidence, where)
     _check_device(plan, evidence, where)
     _check_whole(plan, evidence, where)
     _check_files(plan, evidence, folder)
@@ -61,7 +63,7 @@ def check_evidence(opened: Bundle, plan: DevicePlan, evidence: DeviceEvidence, f
         said = evidence.candidates[name]
         place = f"{where}: {name}"
         _check_beside(name, said, evidence, folder, place)
-        _check_engine(build, said, evidence, folder, place)
+        _check_engine(plan, build, said, evidence, folder)
         table = scores_from_dict(said.scores, where=place, classes=len(golden.card.classes))
         _check_scores(table, golden, place)
         _check_controls(opened, table, golden, verify_folder(folder, name))
@@ -128,6 +130,19 @@ def _check_device(plan: DevicePlan, evidence: DeviceEvidence, where: str) -> Non
             expected=f"TensorRT {plan.tensorrt}",
             found=f"TensorRT {device.tensorrt or 'of no known version'}",
             hint="install a JetPack that brings one of them on the device, and " + _AGAIN,
+        )
+
+
+def _check_version(plan: DevicePlan, evidence: DeviceEvidence, where: str) -> None:
+    """Scores, header and options mean what the version that wrote them means by them."""
+    if evidence.created_with != plan.created_with:
+        raise UnavailableError(
+            "The evidence was written by another version of edgekit than its plan.",
+            where=where,
+            expected=f"edgekit {plan.created_with}",
+            found=f"edgekit {evidence.created_with}",
+            hint=f"install edgekit {plan.created_with} on the device, or make the candidate with this version, and "
+            + _AGAIN,
         )
 
 
@@ -237,13 +252,16 @@ def _check_beside(name: str, said: CandidateEvidence, evidence: DeviceEvidence, 
 
 
 def _check_engine(
-    build: PlannedBuild, said: CandidateEvidence, evidence: DeviceEvidence, folder: Path, where: str
+    plan: DevicePlan, build: PlannedBuild, said: CandidateEvidence, evidence: DeviceEvidence, folder: Path
 ) -> None:
+    where = str(folder / said.engine)
     header, _ = read_plan(folder / said.engine)
+    graph = _graph_of(plan, build, header)
     told = evidence.device
     for what, expected, found in (
         ("inspection", "the one in the engine's file", None if header.to_dict() == said.header else "another"),
-        ("graph", f"SHA-256 {build.sha256}", _other(header.graph_sha256, build.sha256)),
+        ("graph", f"SHA-256 {graph}", _other(header.graph_sha256, graph)),
+        ("DLA core", str(build.options.dla_core), _other(str(header.dla_core), str(build.options.dla_core))),
         ("TensorRT", told.tensorrt, _other(header.tensorrt, told.tensorrt)),
         # Where the device told its release to one of them alone, there is nothing to compare.
         ("Jetson Linux", told.l4t, _other(header.l4t, told.l4t) if header.l4t and told.l4t else None),
@@ -257,6 +275,13 @@ def _check_engine(
                 found=found,
                 hint=_AGAIN,
             )
+
+
+def _graph_of(plan: DevicePlan, build: PlannedBuild, header: PlanHeader) -> str:
+    """SHA-256 of the graph that an engine of this build is made from, on the path that its header speaks of."""
+    precision = header.build.get("precision")
+    calibrated = isinstance(precision, dict) and precision.get("calibrated") is True
+    return plan.inputs[build.unrounded] if build.unrounded and calibrated else build.sha256
 
 
 def _other(found: str, expected: str) -> str | None:

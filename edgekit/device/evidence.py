@@ -88,8 +88,8 @@ class DeviceEvidence:
         policy: SHA-256 of the policy.
         device: Where it was obtained.
         environment: `environment_print()` there.
-        candidates: "int8" and "fp32" to what is said of them.
-        latency: Both engines timed in turns.
+        candidates: "int8", "fp32" and, where it was planned, "fp16" to what is said of them.
+        latency: The engines timed in turns.
         files: Path beside the evidence to digest and size, of every file that belongs to it.
         notice: What was never run.
     """

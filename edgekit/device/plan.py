@@ -79,6 +79,8 @@ class PlannedBuild:
         trtexec: TensorRT version to the same build as a command line of NVIDIA's tool.
         typed: Bundle path of the graph with FP16 types, which is built in its place where networks are strongly typed;
             empty for none. Its digest is among the plan's inputs.
+        unrounded: Bundle path of the FP32 graph that is built in its place, with the bundle's scale table, where the
+            DLA takes no Q/DQ; empty for none. Its digest is among the plan's inputs.
     """
 
     graph: str
@@ -86,6 +88,7 @@ class PlannedBuild:
     options: BuildOptions
     trtexec: Mapping[str, str] = field(default_factory=dict)
     typed: str = ""
+    unrounded: str = ""
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ class DevicePlan:
         tensorrt: Versions that it may be built with.
         operators: The table that the graphs were checked against: "name", "opset", and "used", the graphs' operators.
         inputs: Bundle path to SHA-256 of what the host made: "golden" is the digest of that folder.
-        builds: "int8" and "fp32" to what is built.
+        builds: "int8" and "fp32" to what is built, and "fp16" where the graph can have FP16 types.
         caches: TensorRT version to bundle path of its INT8 calibration cache; empty where none can be written.
         no_caches: Why there are none; empty where there are.
         latency: How the engines are timed.
@@ -193,11 +196,11 @@ def read_plan_bytes(data: bytes, *, where: str) -> DevicePlan:
         )
     except (BadInputError, TypeError) as cause:
         raise IntegrityError("A device plan is malformed.", where=where, found=str(cause)) from cause
-    if set(plan.builds) != {"int8", "fp32"} or not plan.modules:
+    if not {"int8", "fp32"} <= set(plan.builds) <= {"int8", "fp16", "fp32"} or not plan.modules:
         raise IntegrityError(
             "A device plan is malformed.",
             where=where,
-            expected="builds int8 and fp32, and at least one module",
+            expected="builds int8 and fp32, fp16 perhaps, and at least one module",
             found=f"builds {', '.join(sorted(plan.builds)) or 'none'}; {len(plan.modules)} modules",
         )
     return plan
@@ -214,12 +217,13 @@ def _build_to_dict(build: PlannedBuild) -> dict[str, Any]:
         "options": options,
         "trtexec": dict(build.trtexec),
         "typed": build.typed,
+        "unrounded": build.unrounded,
     }
 
 
 def _build_from_dict(raw: object, where: str) -> PlannedBuild:
     kinds: dict[str, tuple[type, ...]] = {
-        **dict.fromkeys(("graph", "sha256", "typed"), (str,)),
+        **dict.fromkeys(("graph", "sha256", "typed", "unrounded"), (str,)),
         **dict.fromkeys(("options", "trtexec"), (dict,)),
     }
     found = checked_keys(raw, kinds, where=where, what="A planned build")
@@ -242,4 +246,5 @@ def _build_from_dict(raw: object, where: str) -> PlannedBuild:
         options=BuildOptions(**options),
         trtexec={str(version): str(line) for version, line in found["trtexec"].items()},
         typed=found["typed"],
+        unrounded=found["unrounded"],
     )

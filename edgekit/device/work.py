@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edgekit.bundle.layout import GOLDEN
+from edgekit.bundle.layout import GOLDEN, SCALES
 from edgekit.bundle.open import open_bundle
 from edgekit.core.canonical import JsonValue
 from edgekit.core.environment import environment_print
@@ -22,6 +22,7 @@ from edgekit.engines.build import artifact_name
 from edgekit.engines.tensorrt.engine import TensorRtEngine
 from edgekit.engines.tensorrt.machine import machine_facts
 from edgekit.engines.tensorrt.timing_cache import cache_folder
+from edgekit.engines.tuning import RangesBeside
 from edgekit.errors import UnavailableError
 from edgekit.verify.gate import bundle_policy, wants_controls
 from edgekit.verify.stage import VerifyRequest, verify
@@ -68,6 +69,8 @@ def build_and_verify(bundle: Path, output: Path, observer: Observer = NULL_OBSER
             graphs = {"graph": opened.path(build.graph)}
             if build.typed:
                 graphs["graph_fp16"] = opened.path(build.typed)
+            if build.unrounded:
+                graphs |= {"graph_fp32": opened.path(build.unrounded), "scales": opened.path(SCALES)}
             _build(plan, name, graphs, output, observer)
         for name in plan.builds:
             request = VerifyRequest(
@@ -92,7 +95,8 @@ def _build(plan: DevicePlan, name: str, graphs: Mapping[str, Path], output: Path
     }
     stage = Stage(f"build-{name}", _VERSION, options, graphs)
     wanted = replace(plan.builds[name].options, timing_cache=cache_folder(), half_graph=graphs.get("graph_fp16"))
-    engine = TensorRtEngine(build_options=wanted)
+    ranges = RangesBeside(graphs["graph_fp32"], graphs["scales"]) if "scales" in graphs else None
+    engine = TensorRtEngine(build_options=wanted, ranges=ranges)
 
     def body(folder: Path) -> Mapping[str, Any]:
         artifact = folder / artifact_name(ENGINE)

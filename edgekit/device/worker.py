@@ -1,64 +1,23 @@
-"""The process that builds and verifies, and says how far it is.
-
-It is told the folders on its command line, and says on standard output, one JSON document a line, what an observer is
-told (`{"said": ...}`) and once, at the end, how it went (`{"ended": ...}`).
+"""The process that builds and verifies a device's engines. It is told the folders on its command line.
 
 It is started by `edgekit.device.supervise`, never by people.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TextIO
 
-from edgekit.core.children import error_to_dict
+from edgekit.core.telling import tell_work
 from edgekit.device.work import build_and_verify
-from edgekit.errors import EdgekitError
 
 __all__ = ["main"]
 
 
-class _Teller:
-    """An observer that writes what it is told as lines."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def say(self, **document: object) -> None:
-        """One line."""
-        self._stream.write(json.dumps(document) + "\n")
-        self._stream.flush()
-
-    def stage_started(self, stage: str) -> None:
-        self.say(said="stage_started", stage=stage)
-
-    def stage_finished(self, stage: str, *, skipped: bool, seconds: float, summary: str) -> None:
-        self.say(said="stage_finished", stage=stage, skipped=skipped, seconds=seconds, summary=summary)
-
-    def advanced(self, task: str, done: int, total: int | None, detail: str = "") -> None:
-        self.say(said="advanced", task=task, done=done, total=total, detail=detail)
-
-    def noted(self, message: str) -> None:
-        self.say(said="noted", message=message)
-
-
 def main(arguments: Sequence[str]) -> int:
     """Do the work of a bundle (first argument) into a folder (second); returns the exit code."""
-    # Runtimes print to standard output as they please; what is said travels on a descriptor of its own.
-    stream = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    teller = _Teller(stream)
-    try:
-        build_and_verify(Path(arguments[0]), Path(arguments[1]), teller)
-    except EdgekitError as error:
-        teller.say(ended=error_to_dict(error))
-        return int(error.exit_code)
-    teller.say(ended=None)
-    return 0
+    return tell_work(lambda observer: build_and_verify(Path(arguments[0]), Path(arguments[1]), observer))
 
 
 if __name__ == "__main__":

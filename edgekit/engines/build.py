@@ -12,7 +12,9 @@ from edgekit.core.environment import environment_print
 from edgekit.core.progress import NULL_OBSERVER, Observer
 from edgekit.core.stages import Stage, StageRecord, run_stage
 from edgekit.engines.half_graph import half_graph_beside
+from edgekit.engines.protocol import Engine
 from edgekit.engines.registry import ENGINES
+from edgekit.engines.tuning import ConditionedEngine, TunableEngine, Tuning
 
 __all__ = ["ARTIFACT_NAME", "PLAN_ENGINES", "BuildEngineRequest", "artifact_name", "build_engine"]
 
@@ -41,13 +43,15 @@ class BuildEngineRequest:
 
     Attributes:
         engine: Registry name of the engine.
-        graph: The explained graph, FP32 or Q/DQ.
+        graph: The explained graph, FP32, FP16-typed or Q/DQ.
         candidate: Name of the candidate, such as "int8", for people.
+        tuning: How engines that compile build it; None for their own defaults.
     """
 
     engine: str
     graph: Path
     candidate: str
+    tuning: Tuning | None = None
 
 
 def build_engine(request: BuildEngineRequest, destination: Path, observer: Observer = NULL_OBSERVER) -> StageRecord:
@@ -57,19 +61,18 @@ def build_engine(request: BuildEngineRequest, destination: Path, observer: Obser
         BadInputError: The graph cannot be built for this engine.
         UnavailableError: The engine's runtime is not here.
     """
+    engine, told = _tuned(request)
     options: dict[str, JsonValue] = {
         "engine": request.engine,
         "candidate": request.candidate,
         "environment": environment_print(),
+        **told,
     }
-    # Some engines build the one with FP16 types in its place.
-    typed = half_graph_beside(request.graph)
-    graphs = {"graph": request.graph} | ({"graph_fp16": typed} if typed.is_file() else {})
-    stage = Stage(f"build-{request.candidate}", _VERSION, options, graphs)
+    stage = Stage(f"build-{request.candidate}", _VERSION, options, _files(request))
 
     def body(folder: Path) -> Mapping[str, Any]:
         artifact = folder / artifact_name(request.engine)
-        info = ENGINES.load(request.engine).build(request.graph, artifact, observer)
+        info = engine.build(request.graph, artifact, observer)
         size = artifact.stat().st_size
         return {
             "engine": info.to_dict(),
@@ -78,3 +81,27 @@ def build_engine(request: BuildEngineRequest, destination: Path, observer: Obser
         }
 
     return run_stage(stage, destination, body, observer)
+
+
+def _tuned(request: BuildEngineRequest) -> tuple[Engine, dict[str, JsonValue]]:
+    """The engine as it is to build, and what its artifact depends on beside its graph."""
+    engine: Engine = ENGINES.load(request.engine)
+    told: dict[str, JsonValue] = {}
+    if isinstance(engine, ConditionedEngine):
+        told["conditions"] = dict(engine.conditions())
+    if request.tuning is not None and isinstance(engine, TunableEngine):
+        told["tuning"] = request.tuning.to_dict()
+        engine = engine.tuned(request.tuning)
+    return engine, told
+
+
+def _files(request: BuildEngineRequest) -> dict[str, Path]:
+    files = {"graph": request.graph}
+    # Some engines build the one with FP16 types in its place.
+    typed = half_graph_beside(request.graph)
+    if typed.is_file():
+        files["graph_fp16"] = typed
+    ranges = request.tuning.ranges if request.tuning is not None else None
+    if ranges is not None:
+        files |= {"graph_fp32": ranges.graph, "scales": ranges.scales}
+    return files

@@ -25,6 +25,7 @@ from edgekit import __version__
 from edgekit.core.environment import distribution_version, onnxruntime_distributions, processor_name
 from edgekit.engines.protocol import Availability
 from edgekit.engines.registry import ENGINES
+from edgekit.engines.tensorrt.memory import MEMORIES
 from edgekit.errors import DefectError, EdgekitError, UnavailableError
 
 __all__ = ["EngineState", "Installation", "PackageState", "Problem", "SideState", "Wanted", "inspect_installation"]
@@ -55,7 +56,9 @@ _PURPOSES = {
 }
 _PYTHON_FLOORS = {"device": (3, 10), "host": (3, 11)}
 # Distributions whose module is not their own name with underscores.
-_MODULES = {"onnxruntime-gpu": "onnxruntime", "pillow": "PIL", "pycuda": "pycuda.driver", "pyyaml": "yaml"}
+_MODULES = {"onnxruntime-gpu": "onnxruntime", "pillow": "PIL", "pyyaml": "yaml"}
+# What does the same for edgekit: TensorRT needs one package that reaches CUDA, whichever it is. Extras cannot say "or".
+_ALTERNATIVES = {"pycuda": "cuda-python"}
 _REQUIREMENT = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)\s*\(?(?P<bounds>[^;()\[\]]*)\)?\s*(;(?P<marker>.*))?$")
 _EXTRA = re.compile(r"extra\s*==\s*['\"](?P<extra>[^'\"]+)['\"]")
 _BOUND = re.compile(r"^(?P<sign>>=|<)\s*(?P<version>\d+(\.\d+)*)$")
@@ -217,6 +220,18 @@ def _parse_requirement(line: str) -> Wanted | None:
 
 
 def _probe(wanted: Wanted) -> PackageState:
+    found = _state_of(wanted)
+    other = _ALTERNATIVES.get(wanted.name)
+    if other is None or not found.problem:
+        return found
+    beside = _state_of(Wanted(other, "", wanted.extra))
+    if not beside.problem:
+        return beside
+    problem = f"{found.problem}; nor can {other}, which would do as well: {beside.problem}"
+    return PackageState(found.name, found.bounds, found.version, problem)
+
+
+def _state_of(wanted: Wanted) -> PackageState:
     name, version = wanted.name, distribution_version(wanted.name)
     if version is None and name == "onnxruntime":
         # Any of its distributions provides the same module.
@@ -227,7 +242,8 @@ def _probe(wanted: Wanted) -> PackageState:
         return PackageState(name, wanted.bounds, None, "not installed")
     if not _fits(version, wanted.bounds):
         return PackageState(name, wanted.bounds, version, f"{version} is installed, {wanted.bounds} is needed")
-    return PackageState(name, wanted.bounds, version, _import_problem(name))
+    problem = MEMORIES.load(name).import_problem() if name in MEMORIES else _import_problem(name)
+    return PackageState(name, wanted.bounds, version, problem and f"installed, but importing it fails: {problem}")
 
 
 def _fits(version: str, bounds: str) -> bool:
@@ -257,8 +273,7 @@ def _import_problem(name: str) -> str:
             warnings.simplefilter("ignore")
             import_module(_MODULES.get(name, name.replace("-", "_")))
     except Exception as error:  # whatever a broken package raises is what the user has to read
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        return f"installed, but importing it fails: {reason}"
+        return (str(error).splitlines() or [type(error).__name__])[0]
     return ""
 
 

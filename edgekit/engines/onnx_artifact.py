@@ -11,7 +11,10 @@ from edgekit.engines.asking import expected_outputs
 from edgekit.engines.protocol import EngineInfo, Runner
 from edgekit.errors import BadInputError, IntegrityError
 
-__all__ = ["check_signature", "opened_info", "read_graph", "refusing_graphs", "store_graph"]
+__all__ = ["ENGINE_NODE", "check_signature", "opened_info", "read_graph", "refusing_graphs", "store_graph"]
+
+ENGINE_NODE = "EPContext"
+"""Operator of the node that holds a compiled engine, as ONNX Runtime calls it."""
 
 _INPUTS = {"image": "float32", "class_index": "int32"}
 

@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from edgekit.core.canonical import JsonValue
 from edgekit.core.progress import NULL_OBSERVER, Observer
-from edgekit.engines.cuda_driver import device_name
+from edgekit.engines.cuda_driver import cuda_of_driver, device_name
 from edgekit.engines.onnx_artifact import opened_info, read_graph, store_graph
 from edgekit.engines.onnxruntime_binding import BoundRunner
 from edgekit.engines.onnxruntime_gpu import DEVICE, GpuProvider, gpu_availability, open_gpu_session
@@ -26,7 +27,7 @@ from edgekit.engines.onnxruntime_placement import Placement, check_placement, re
 from edgekit.engines.onnxruntime_session import check_session
 from edgekit.engines.protocol import Availability, Engine, EngineInfo, EngineOptions, Runner
 
-__all__ = ["CUDA_OPTIONS", "CUDA_PROVIDER", "ENGINE", "OrtCudaEngine", "gpu_runner", "placement_of"]
+__all__ = ["CUDA_OPTIONS", "CUDA_PROVIDER", "ENGINE", "OrtCudaEngine", "gpu_conditions", "gpu_runner", "placement_of"]
 
 CUDA_PROVIDER = "CUDAExecutionProvider"
 CUDA_OPTIONS: Mapping[str, str] = MappingProxyType(
@@ -60,6 +61,10 @@ class OrtCudaEngine:
         info = store_graph(self.name, graph, artifact, self._look)
         observer.noted(f"{NEVER_RUN_ON_GPU}.")
         return info
+
+    def conditions(self) -> Mapping[str, JsonValue]:
+        """The card, and the CUDA that its driver supports."""
+        return gpu_conditions()
 
     def open(self, artifact: Path, options: EngineOptions) -> Runner:
         """Open an artifact. Threads of the host make no difference to it."""
@@ -105,6 +110,12 @@ def gpu_runner(model: bytes, provider: GpuProvider, artifact: Path, most: int | 
         },
     )
     return BoundRunner(session, info, most)
+
+
+def gpu_conditions() -> dict[str, JsonValue]:
+    """What of a card an artifact was tried on: its name, and the CUDA that its driver supports. Raises nothing."""
+    driver = cuda_of_driver()
+    return {"gpu": device_name(DEVICE) or "", "cuda_of_driver": list(driver) if driver else []}
 
 
 def placement_of(model: bytes, provider: GpuProvider, *, where: str) -> Placement:

@@ -12,15 +12,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from edgekit.core.canonical import JsonValue
 from edgekit.core.files import read_bytes, write_bytes
 from edgekit.core.progress import NULL_OBSERVER, Observer
-from edgekit.engines.onnx_artifact import opened_info, read_graph, refusing_graphs
+from edgekit.engines.onnx_artifact import ENGINE_NODE, opened_info, read_graph, refusing_graphs
 from edgekit.engines.onnxruntime_gpu import DEVICE, GpuProvider, gpu_availability, open_gpu_session
 from edgekit.engines.onnxruntime_gpu_status import NEVER_RUN_ON_GPU
 from edgekit.engines.onnxruntime_placement import check_placement
 from edgekit.engines.onnxruntime_session import SessionSettings, open_session
-from edgekit.engines.ort_cuda import CUDA_OPTIONS, CUDA_PROVIDER, gpu_runner, placement_of
+from edgekit.engines.ort_cuda import CUDA_OPTIONS, CUDA_PROVIDER, gpu_conditions, gpu_runner, placement_of
 from edgekit.engines.protocol import Availability, Engine, EngineInfo, EngineOptions, Runner
+from edgekit.engines.tensorrt.onnx_outline import read_outline
+from edgekit.engines.tf32 import decide_tf32, stored_tf32, with_tf32
+from edgekit.engines.tuning import Tuning
 from edgekit.errors import IntegrityError, UnavailableError
 
 __all__ = ["ENGINE", "MOST_IMAGES", "TENSORRT_PROVIDER", "OrtTensorRtEngine"]
@@ -29,8 +33,6 @@ TENSORRT_PROVIDER = "TensorrtExecutionProvider"
 MOST_IMAGES = 32
 """Images that the engine of a graph of any batch takes at a time; larger batches are run in parts."""
 
-# Operator of the node that holds an engine, as ONNX Runtime calls it.
-_ENGINE_NODE = b"EPContext"
 # The attribute that says where that engine is, and how protobuf writes it with 1 for "in this node": with another value
 # ONNX Runtime would look for a file, and take whatever lies there for the engine.
 _EMBED_MODE = b"embed_mode"
@@ -44,9 +46,11 @@ class OrtTensorRtEngine:
 
     Attributes:
         name: Registry name.
+        tf32: Let FP32 be computed with TensorFloat-32; see `edgekit.engines.tf32`.
     """
 
     name: str = "ort-tensorrt"
+    tf32: bool = False
 
     def availability(self) -> Availability:
         """Whether onnxruntime-gpu is installed alone, with a driver that is new enough.
@@ -57,29 +61,29 @@ class OrtTensorRtEngine:
 
     def build(self, graph: Path, artifact: Path, observer: Observer = NULL_OBSERVER) -> EngineInfo:
         """Build an engine for this card, and store it once one image has gone through it on the GPU."""
-        available = self.availability()
-        if not available.available:
-            raise UnavailableError(
-                f"The engine {self.name!r} cannot run here.", found=available.reason, hint=available.hint
-            )
+        self._require_here()
+        decide_tf32(self.tf32, where=str(graph))
         with refusing_graphs(self.name):
             with open_session(graph, SessionSettings(self.name, optimise=False, threads=1)) as plain:
                 shapes = plain.input_shapes
             model = read_graph(graph)
-            asked = {**_int8(model), **_profile(shapes)}
-            built = self._built(model, asked, where=str(graph))
+            asked = {**_precision(model, str(graph)), **_profile(shapes)}
+            built = with_tf32(self._built(model, asked, where=str(graph)), self.tf32)
             info = opened_info(gpu_runner(built, self._provider(), graph, MOST_IMAGES))
             placement = placement_of(built, self._provider(), where=str(graph))
         check_placement(placement, TENSORRT_PROVIDER, where=str(graph))
         write_bytes(artifact, built)
         observer.noted(f"{NEVER_RUN_ON_GPU}.")
-        return replace(info, details={**info.details, "built_with": asked, "placement": placement.to_dict()})
+        return replace(
+            info, details={**info.details, "built_with": asked, "tf32": self.tf32, "placement": placement.to_dict()}
+        )
 
     def open(self, artifact: Path, options: EngineOptions) -> Runner:
         """Open an artifact. Threads of the host make no difference to it."""
         del options
+        self._require_here()
         model = read_graph(artifact)
-        if _ENGINE_NODE not in model:
+        if ENGINE_NODE.encode() not in model:
             raise IntegrityError(
                 "The file holds no engine that was built by ONNX Runtime's TensorRT provider.",
                 where=str(artifact),
@@ -93,7 +97,24 @@ class OrtTensorRtEngine:
                 where=str(artifact),
                 hint="build it with 'edgekit build --engine ort-tensorrt'",
             )
+        # As it was built, whatever this object was told: what runs is what was verified.
+        decide_tf32(stored_tf32(model, where=str(artifact)), where=str(artifact))
         return gpu_runner(model, self._provider(), artifact, MOST_IMAGES)
+
+    def tuned(self, tuning: Tuning) -> OrtTensorRtEngine:
+        """The engine that builds with or without TensorFloat-32, which is all that the provider takes of a recipe."""
+        return replace(self, tf32=tuning.tensorrt.tf32)
+
+    def conditions(self) -> Mapping[str, JsonValue]:
+        """The card, and the CUDA that its driver supports."""
+        return gpu_conditions()
+
+    def _require_here(self) -> None:
+        available = self.availability()
+        if not available.available:
+            raise UnavailableError(
+                f"The engine {self.name!r} cannot run here.", found=available.reason, hint=available.hint
+            )
 
     def _built(self, model: bytes, asked: Mapping[str, str], *, where: str) -> bytes:
         """The ONNX file with the engine, as the provider writes it when it opens a graph."""
@@ -128,9 +149,10 @@ class OrtTensorRtEngine:
         return GpuProvider(self.name, TENSORRT_PROVIDER, options, entries or {}, ((CUDA_PROVIDER, CUDA_OPTIONS),))
 
 
-def _int8(model: bytes) -> dict[str, str]:
-    """INT8 where the graph says how: without scales TensorRT would have to make some up."""
-    return {"trt_int8_enable": "1" if b"QuantizeLinear" in model else "0"}
+def _precision(model: bytes, where: str) -> dict[str, str]:
+    """INT8 where the graph says how, since without scales TensorRT would have to make some up; FP16 where it has it."""
+    typed = read_outline(model, where).typed
+    return {"trt_int8_enable": "1" if b"QuantizeLinear" in model else "0", "trt_fp16_enable": "1" if typed else "0"}
 
 
 def _profile(shapes: Mapping[str, tuple[int | str, ...]]) -> dict[str, str]:

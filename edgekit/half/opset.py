@@ -1,6 +1,7 @@
 """A graph in the operator set that has FP16 quantisation scales.
 
-QuantizeLinear and DequantizeLinear take FP16 scales from operator set 19 on. Of what changed between 13 and 19, by
+QuantizeLinear and DequantizeLinear take FP16 scales from operator set 19 on; a graph without them stays in its own,
+which older parsers read. Of what changed between 13 and 19, by
 ONNX's change log, two things need more than another number: reductions take their axes as an input since 18, and Split
 needs its number of outputs where it is given no sizes. The rest added types, attributes with a default, or inputs that
 may be left away. ONNX's own converter is not used: it loses what nodes say of their origin.
@@ -13,8 +14,9 @@ import onnx
 from onnx import defs, helper, numpy_helper
 
 from edgekit.errors import BadInputError
+from edgekit.half.view import QUANTISATION
 
-__all__ = ["HALF_OPSET", "raised"]
+__all__ = ["HALF_OPSET", "raised", "suited"]
 
 HALF_OPSET = 19
 """The first operator set whose quantisation nodes take FP16 scales."""
@@ -31,6 +33,20 @@ _WIDENED = frozenset(
         *("ScatterElements", "ScatterND", "Shape", "Size", "Sub", "Trilu", "Where"),
     }
 )
+
+
+def suited(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of `model` in an operator set that has what FP16 types need: its own where nothing is quantised.
+
+    Raises:
+        BadInputError: As `raised`.
+    """
+    version = next(item.version for item in model.opset_import if item.domain in ("", "ai.onnx"))
+    if version < _OLDEST or any(node.op_type in QUANTISATION for node in model.graph.node):
+        return raised(model)
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    return copy
 
 
 def raised(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -21,7 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edgekit.engines.half_graph import SOURCE_KEY
 from edgekit.errors import BadInputError
 from edgekit.half.kinds import Kinds, decide_kinds
-from edgekit.half.opset import raised
+from edgekit.half.opset import suited
 from edgekit.half.ranges import check_range
 from edgekit.half.scales import LARGEST, HalfScales
 from edgekit.half.view import GraphView
@@ -39,7 +39,8 @@ class HalfTyped:
     """A graph with FP16 types.
 
     Attributes:
-        model: The `onnx.ModelProto`, of operator set 19 or later, with the source's inputs and outputs.
+        model: The `onnx.ModelProto`, with the source's inputs and outputs; of operator set 19 or later where it is
+            quantised, else of the source's.
         half: How many operations compute in FP16, by operator.
         single: How many stay in FP32, by reason.
         casts: How many casts stand between the two.
@@ -79,7 +80,7 @@ def type_half(
         raise BadInputError(
             "The graph has FP16 types already.", expected="a graph with FP32 types", hint="give the graph it came from"
         )
-    view = GraphView(raised(model))
+    view = GraphView(suited(model))
     if logits not in view.outputs:
         raise BadInputError("The graph has no such output.", expected=logits, found=", ".join(view.outputs))
     scales = HalfScales(view)

@@ -62,7 +62,8 @@ def attach(request: AttachRequest, observer: Observer = NULL_OBSERVER) -> BuildR
     Raises:
         BadInputError: The bundle is no candidate, the evidence is of another one, or a file of it is missing.
         IntegrityError: Bundle or evidence was changed, trimmed or edited.
-        UnavailableError: The evidence is of another device or TensorRT, or of a setting that cannot work.
+        UnavailableError: The evidence is of another device, TensorRT or version of edgekit, or of a setting that cannot
+            work: its JetPack, Python and TensorRT together.
     """
     document = request.evidence / EVIDENCE_NAME if request.evidence.is_dir() else request.evidence
     output = request.output or request.bundle.resolve().parent
@@ -92,10 +93,12 @@ def _release_request(
         if name in (layout.DEVICE_PLAN, layout.DEVICE_COMMANDS, layout.REHEARSAL)
         or name.startswith(f"{layout.DEVICE_CACHES}/")
     ]
+    engine, half = opened.manifest.engine, "fp16" in plan.builds
+    candidates = candidates_of(resolve_target(plan.target), (engine,), half=half)
     return ReleaseRequest(
         folders=folders,
         target=opened.manifest.target,
-        engines=EnginesRun(dict(records), candidates_of(resolve_target(plan.target), (opened.manifest.engine,)), ()),
+        engines=EnginesRun(dict(records), candidates, ()),
         recipe=_recipe(opened),
         baseline=stored_baseline(opened),
         policy=bundle_policy(opened),
@@ -117,13 +120,22 @@ def _check_support(plan: DevicePlan, evidence: DeviceEvidence, where: str) -> No
     """Refuse what the support table forbids: the plan's range of versions says nothing of what goes with what."""
     device = evidence.device
     target = resolve_target(device.module if device.module in plan.modules else device.base_module)
-    problems = problems_of(target, jetpack=device.jetpack or None, tensorrt=device.tensorrt)
+    python = evidence.environment.get("python")
+    if not isinstance(python, str) or not python:
+        raise IntegrityError(
+            "The evidence does not say which Python it was obtained with.",
+            where=where,
+            expected="environment.python, as 3.10.12",
+            found=repr(python),
+            hint="run 'edgekit device build' with this bundle again",
+        )
+    problems = problems_of(target, jetpack=device.jetpack or None, python=python, tensorrt=device.tensorrt)
     blocking = [problem for problem in problems if problem.blocks]
     if blocking:
         raise UnavailableError(
             f"The evidence comes from a device that cannot work so: {blocking[0].why}.",
             where=where,
-            expected="a JetPack and a TensorRT that work together on it",
+            expected="a JetPack, a Python and a TensorRT that work together on it",
             found="; ".join(problem.what for problem in blocking),
             hint=f"{blocking[0].remedy} (known from: {blocking[0].source})",
         )
@@ -144,6 +156,8 @@ def _lay_out(opened: Bundle, evidence: DeviceEvidence, device: Path, folders: Bu
     }
     if layout.HALF_MODEL in opened:
         copies[half_graph_beside(graph_path(folders, "int8"))] = opened.path(layout.HALF_MODEL)
+    if layout.FLOAT16_MODEL in opened:
+        copies[graph_path(folders, "fp16")] = opened.path(layout.FLOAT16_MODEL)
     for target, source in copies.items():
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)

@@ -30,6 +30,7 @@ from edgekit.pipeline.device_candidate import CandidateRequest, CandidateResult,
 from edgekit.pipeline.engines import EngineChoice, EnginesRequest, engines_for, run_engines
 from edgekit.pipeline.folders import BuildFolders
 from edgekit.pipeline.release import BuildResult, ReleaseRequest, make_release
+from edgekit.pipeline.tensorrt_demands import check_tensorrt
 from edgekit.policy.context import Baseline
 from edgekit.policy.policy import Policy
 from edgekit.targets.loader import Target, check_target_runs_here, resolve_target
@@ -132,8 +133,8 @@ def plan(request: BuildRequest, observer: Observer = NULL_OBSERVER) -> Plan:
         BadInputError: Model, card, recipe, policy, engine, images or output folder cannot be used; the recipe
             compresses a model whose format allows none; or its student cannot be made, matched or verified, or is made
             by code that the user did not name.
-        UnavailableError: The target cannot be verified here, no engine of it runs here, or a package or pretrained
-            weights cannot be had.
+        UnavailableError: The target cannot be verified here or has not what the recipe asks of TensorRT, no engine of
+            it runs here, or a package or pretrained weights cannot be had.
     """
     request = replace(request, recipe=_with_student(request.recipe, request.student_code))
     target = resolve_target(request.target)
@@ -143,6 +144,7 @@ def plan(request: BuildRequest, observer: Observer = NULL_OBSERVER) -> Plan:
     # An engine that is named and is not the device's own is refused as it is elsewhere.
     left = left_to is not None and request.engine_name in (None, left_to)
     engines = EngineChoice((str(left_to),)) if left else engines_for(target, request.engine_name)
+    check_tensorrt(request.recipe, target)
     policy = read_policy(request.recipe.policy)
     baseline = None if request.baseline is None else read_baseline(request.baseline)
     check_writable_directory(request.output)
@@ -192,6 +194,12 @@ def _check_qat(request: BuildRequest, teacher: LoadedModel, data: BuildData) -> 
             expected="calibrate.adjust false, or qat.epochs 0",
             found=f"calibrate.method {recipe.calibrate.method} and qat.epochs {recipe.qat.epochs}",
         )
+    if recipe.calibrate.concat != "own":
+        raise BadInputError(
+            "Training with quantisation learns each scale of its own.",
+            expected="calibrate.concat own, or qat.epochs 0",
+            found=f"calibrate.concat {recipe.calibrate.concat} and qat.epochs {recipe.qat.epochs}",
+        )
     if recipe.export.batch != 0:
         raise BadInputError(
             "A graph that takes batches of one size alone cannot be trained with quantisation.",
@@ -226,6 +234,7 @@ def build(request: BuildRequest, observer: Observer = NULL_OBSERVER) -> BuildRes
         latency_runs=request.recipe.select.latency_runs,
         options=request.engine,
         controls=request.recipe.verify.controls,
+        tensorrt=request.recipe.tensorrt,
     )
     ran = run_engines(wanted, observer)
     records |= ran.records

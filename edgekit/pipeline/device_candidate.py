@@ -32,7 +32,7 @@ from edgekit.interface.card import ModelCard
 from edgekit.pipeline.candidates import PRECISIONS
 from edgekit.pipeline.device_installer import installer_script
 from edgekit.pipeline.device_plan import PlannedDevice, PlanRequest, plan_device
-from edgekit.pipeline.engine_files import graph_path
+from edgekit.pipeline.engine_files import graph_path, has_half
 from edgekit.pipeline.folders import BuildFolders
 from edgekit.pipeline.retire import retire_others
 from edgekit.policy.context import Baseline
@@ -161,8 +161,12 @@ def _rehearsed(request: CandidateRequest, observer: Observer) -> dict[str, Stage
             request.folders.rehearsal(name),
             observer,
         )
-        for name in PRECISIONS
+        for name in _precisions(request.folders)
     }
+
+
+def _precisions(folders: BuildFolders) -> tuple[str, ...]:
+    return tuple(name for name in PRECISIONS if name != "fp16" or has_half(folders))
 
 
 def _told(record: StageRecord) -> dict[str, Any]:
@@ -178,12 +182,14 @@ def _plan_request(
         quantised=graph_path(folders, "int8"),
         reference=graph_path(folders, "fp32"),
         scales=folders.final_calibrate / "scales.json",
+        float16=graph_path(folders, "fp16") if has_half(folders) else None,
         golden=golden_digest({name: digest_file(path) for name, path in _golden_files(folders.golden).items()}),
         documents=documents,
         card=described[0],
         map_spec=described[1],
         batch=request.recipe.export.batch,
         latency_runs=request.recipe.select.latency_runs,
+        tensorrt=request.recipe.tensorrt,
     )
 
 
@@ -206,6 +212,7 @@ def _contents(
     return {
         **({layout.HALF_MODEL: typed} if typed.is_file() else {}),
         **({} if beside is None else {layout.BASELINE: dump_canonical(beside.to_dict())}),
+        **({layout.FLOAT16_MODEL: graph_path(folders, "fp16")} if has_half(folders) else {}),
         layout.MODEL: graph_path(folders, "int8"),
         layout.REFERENCE: graph_path(folders, "fp32"),
         layout.SCALES: folders.final_calibrate / "scales.json",

@@ -10,9 +10,11 @@ from edgekit.core.stages import StageRecord
 from edgekit.engines.build import BuildEngineRequest, build_engine
 from edgekit.engines.protocol import EngineOptions
 from edgekit.engines.registry import ENGINES
+from edgekit.engines.tensorrt.settings import TensorRtSettings
+from edgekit.engines.tuning import RangesBeside, Tuning
 from edgekit.errors import BadInputError, UnavailableError
 from edgekit.pipeline.candidates import CandidateId, candidates_of
-from edgekit.pipeline.engine_files import artifact_path, graph_path
+from edgekit.pipeline.engine_files import artifact_path, graph_path, has_half
 from edgekit.pipeline.folders import BuildFolders
 from edgekit.pipeline.latency import LatencyRequest, latency
 from edgekit.policy.policy import Policy
@@ -48,6 +50,7 @@ class EnginesRequest:
         latency_runs: Timed runs of each candidate.
         options: How engines run.
         controls: Whether controls are verified beside them.
+        tensorrt: How TensorRT builds.
     """
 
     folders: BuildFolders
@@ -57,6 +60,7 @@ class EnginesRequest:
     latency_runs: int
     options: EngineOptions = field(default_factory=EngineOptions)
     controls: bool = True
+    tensorrt: TensorRtSettings = field(default_factory=TensorRtSettings)
 
 
 @dataclass(frozen=True)
@@ -134,9 +138,9 @@ def run_engines(request: EnginesRequest, observer: Observer = NULL_OBSERVER) -> 
     candidates: list[CandidateId] = []
     absent = list(request.choice.absent)
     for engine in request.choice.engines:
-        wanted = candidates_of(request.target, (engine,))
+        wanted = candidates_of(request.target, (engine,), half=has_half(folders))
         try:
-            built = {f"build-{item.name}": _build(item, folders, observer) for item in wanted}
+            built = {f"build-{item.name}": _build(item, request, observer) for item in wanted}
         except (BadInputError, UnavailableError) as cause:
             if engine == request.choice.engines[0]:
                 raise
@@ -164,11 +168,18 @@ def run_engines(request: EnginesRequest, observer: Observer = NULL_OBSERVER) -> 
     return EnginesRun(records, tuple(candidates), tuple(absent))
 
 
-def _build(candidate: CandidateId, folders: BuildFolders, observer: Observer) -> StageRecord:
-    graph = graph_path(folders, candidate.precision)
-    return build_engine(
-        BuildEngineRequest(candidate.engine, graph, candidate.name), folders.engine(candidate.name), observer
+def _build(candidate: CandidateId, request: EnginesRequest, observer: Observer) -> StageRecord:
+    folders, precision = request.folders, candidate.precision
+    ranges = None
+    if precision == "int8" and request.tensorrt.on_dla:
+        ranges = RangesBeside(graph_path(folders, "fp32"), folders.final_calibrate / "scales.json")
+    wanted = BuildEngineRequest(
+        candidate.engine,
+        graph_path(folders, precision),
+        candidate.name,
+        Tuning(precision, request.tensorrt, ranges),
     )
+    return build_engine(wanted, folders.engine(candidate.name), observer)
 
 
 def _timed(request: EnginesRequest, candidates: Sequence[CandidateId], observer: Observer) -> StageRecord:

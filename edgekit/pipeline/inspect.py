@@ -162,7 +162,14 @@ def _onnx(path: Path) -> Found:
         "outputs": "; ".join(described(value) for value in model.graph.output),
         "bytes": path.stat().st_size,
     }
-    return Found("ONNX graph", facts, (Table(("operator", "count"), operators.most_common()),))
+    tables = [Table(("operator", "count"), operators.most_common())]
+    if "QuantizeLinear" in operators and "logits" in outputs:
+        from edgekit.pipeline.inspect_pairs import describe_pairs
+
+        of_pairs, broken = describe_pairs(model)
+        facts |= of_pairs
+        tables += [Table(("what TensorRT's rules find",), [(sentence,) for sentence in broken])] if broken else []
+    return Found("ONNX graph", facts, tuple(tables))
 
 
 def _model(path: Path, load: LoadOptions | None) -> Found:

@@ -9,7 +9,7 @@ from typing import Any
 
 from edgekit.bench.latency import LatencySubject, measure_latency
 from edgekit.bench.options import LatencyOptions
-from edgekit.bench.result import LatencyReport
+from edgekit.bench.result import LatencyRatio, LatencyReport
 from edgekit.bundle.golden import read_golden
 from edgekit.core.canonical import JsonValue, write_json
 from edgekit.core.environment import environment_print
@@ -32,7 +32,7 @@ class LatencyRequest:
     """What is timed.
 
     Attributes:
-        candidates: Both precisions on every engine, the preferred first.
+        candidates: Every precision on every engine, the preferred first.
         artifacts: Candidate name to artifact.
         golden: Folder of the golden set, whose first images are used.
         options: How engines run.
@@ -75,16 +75,23 @@ def latency(request: LatencyRequest, destination: Path, observer: Observer = NUL
 
 def _facts(candidates: Sequence[CandidateId], report: LatencyReport) -> Mapping[str, Any]:
     medians = {name: result.percentile_ms(50) for name, result in report.results.items()}
-    ratios = {
-        item.engine: report.ratio(item.name, float_partner(item, candidates).name)
-        for item in candidates
-        if item.precision == "int8"
-    }
+    ratios: dict[str, dict[str, LatencyRatio]] = {}
+    for item in candidates:
+        if item.precision != "fp32":
+            of_engine = report.ratio(item.name, float_partner(item, candidates).name)
+            ratios.setdefault(item.precision, {})[item.engine] = of_engine
     told = [f"{name} {median:.3f} ms" for name, median in medians.items()]
-    alone = len(ratios) == 1
-    told += [f"ratio {ratio.median:.2f}" + ("" if alone else f" on {engine}") for engine, ratio in ratios.items()]
+    alone = len(ratios) == 1 and all(len(found) == 1 for found in ratios.values())
+    told += [
+        f"ratio {ratio.median:.2f}" + ("" if alone else f" of {precision} on {engine}")
+        for precision, found in ratios.items()
+        for engine, ratio in found.items()
+    ]
     return {
         "p50_ms": medians,
-        "int8_over_fp32": {engine: ratio.to_dict() for engine, ratio in ratios.items()},
+        **{
+            f"{precision}_over_fp32": {engine: ratio.to_dict() for engine, ratio in found.items()}
+            for precision, found in ratios.items()
+        },
         "summary": ", ".join(told),
     }

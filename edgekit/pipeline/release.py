@@ -283,17 +283,17 @@ def _write(  # noqa: PLR0913, PLR0917 - one call, one place: every part of a bun
 
 def _shipped(request: ReleaseRequest, item: CandidateId) -> dict[str, Path | bytes]:
     """What a bundle of this candidate holds beside evidence, report and what travels with every bundle."""
-    folders, quantised = request.folders, item.precision == "int8"
-    partner = float_partner(item, request.engines.candidates).name if quantised else None
+    folders = request.folders
+    partner = None if item.precision == "fp32" else float_partner(item, request.engines.candidates).name
     contents: dict[str, Path | bytes] = {
-        **engine_contents(folders, item.engine, item.name, partner),
+        **engine_contents(folders, item, partner),
         layout.POLICY: dump_canonical(request.policy.to_dict()),
         layout.RECIPE: dump_canonical(recipe_to_dict(request.recipe)),
         layout.LINEAGE: dump_canonical({stage: record.to_dict() for stage, record in request.records.items()}),
         **contents_from_folder(layout.GOLDEN, folders.golden),
     }
     contents.pop(f"{layout.GOLDEN}/record.json", None)
-    if quantised:
+    if item.precision == "int8":
         contents[layout.SCALES] = folders.final_calibrate / "scales.json"
     return contents
 

@@ -12,6 +12,7 @@ import numpy as np
 from edgekit.bundle.golden import GoldenSet
 from edgekit.calibrate.drift import drift_of
 from edgekit.calibrate.probe import Answers
+from edgekit.core.canonical import JsonValue
 from edgekit.errors import IntegrityError
 from edgekit.metrics.scores import ScoreTable
 from edgekit.verify.answers import EngineAnswers
@@ -35,6 +36,8 @@ class Candidate:
         int8: Names of the nodes that compute in INT8, in graph order.
         recalibrated: Its ranges are its own, since it rounds a tensor that the full INT8 graph does not.
         model: SHA-256 of its graph.
+        fp16_types: What became of its graph with FP16 types, as `calibrate.half_copy` tells it; None where there was to
+            be none.
     """
 
     lifted: tuple[str, ...]
@@ -48,6 +51,7 @@ class Candidate:
     int8: tuple[str, ...]
     recalibrated: bool
     model: str
+    fp16_types: JsonValue = None
 
     @property
     def holds(self) -> bool:

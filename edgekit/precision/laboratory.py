@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgekit.bundle.golden import GoldenSet
@@ -16,7 +16,7 @@ from edgekit.calibrate.placement import place
 from edgekit.calibrate.qdq import serialise, write_qdq
 from edgekit.calibrate.scale_table import SCALES_NAME, ScaleTable, write_scales
 from edgekit.calibrate.stage import MODEL_NAME, check_rules
-from edgekit.core.canonical import dump_canonical, read_json, write_json
+from edgekit.core.canonical import JsonValue, dump_canonical, read_json, write_json
 from edgekit.core.digests import digest_bytes, digest_file
 from edgekit.core.files import atomic_directory, write_bytes
 from edgekit.core.progress import NULL_OBSERVER, Observer
@@ -128,6 +128,7 @@ class Laboratory:
         with atomic_directory(folder) as staging:
             graph_file = staging / MODEL_NAME
             is_fp32 = frozenset(lifted) == self.everything
+            typed: dict[str, JsonValue] = {}
             if is_fp32:
                 shutil.copyfile(self._subject.path, graph_file)
                 int8: tuple[str, ...] = ()
@@ -139,10 +140,11 @@ class Laboratory:
                 write_bytes(graph_file, serialise(model))
                 golden = self._subject.golden
                 images = preprocess(golden.pixels[: half_copy.IMAGES], golden.card.input)
-                half_copy.write_half_copy(graph_file, number_format(table.number_format), images)
+                typed = half_copy.write_half_copy(graph_file, number_format(table.number_format), images)
                 write_scales(staging / SCALES_NAME, table)
                 int8 = _int8_nodes(self._subject.graph, table)
             candidate = self._judged(staging, lifted, int8, is_fp32=is_fp32, recalibrated=recalibrated)
+            candidate = replace(candidate, fp16_types=typed.get("fp16_types"))
             write_json(staging / _CANDIDATE_NAME, candidate.to_dict())
         return candidate
 

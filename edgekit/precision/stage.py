@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
+from edgekit.calibrate.half_copy import refused
 from edgekit.calibrate.stage import CALIBRATION_NAME
 from edgekit.core.canonical import JsonValue, dump_canonical, write_json
 from edgekit.core.digests import digest_array, digest_bytes
@@ -109,6 +110,7 @@ def _facts(request: BudgetRequest, prepared: Prepared, budget: Budget, judged: i
     choice = budget.choice
     chosen = None if choice.name is None else budget.candidates[choice.name]
     lifted = [] if chosen is None else list(chosen.lifted)
+    typed = None if chosen is None else chosen.fp16_types
     return {
         "outcome": choice.outcome,
         "chosen": choice.name,
@@ -123,8 +125,10 @@ def _facts(request: BudgetRequest, prepared: Prepared, budget: Budget, judged: i
         "lifted": lifted,
         "latency": {"source": budget.latency.source, "told": budget.latency.told},
         "candidates": candidate_rows(budget),
+        "fp16_types": typed,
         "bytes_before": request.graph.stat().st_size,
-        "summary": f"{choice.outcome}: {_in_short(choice.name, lifted, len(prepared.operations))}",
+        "summary": f"{choice.outcome}: {_in_short(choice.name, lifted, len(prepared.operations))}"
+        f"{refused({'fp16_types': typed})}",
     }
 
 

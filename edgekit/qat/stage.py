@@ -46,7 +46,8 @@ from edgekit.teacher.loading import load_model
 __all__ = ["CALIBRATED_FOLDER", "EXPORTED_FOLDER", "QatRequest", "qat"]
 
 EXPORTED_FOLDER, CALIBRATED_FOLDER = "export", "calibrate"
-_VERSION = 2
+# 3: with the graph of the FP16 candidate.
+_VERSION = 3
 _HISTORY_FORMAT = "edgekit.qat-history/1"
 
 
@@ -167,8 +168,9 @@ def _trained(request: QatRequest, folder: Path, workplace: Path, observer: Obser
     write_json(folder / HISTORY_NAME, {"format": _HISTORY_FORMAT, "epochs": epochs})
     keep_logs(workplace, folder / LOGS_NAME)
     exported = _exported_again(request, folder, observer)
-    table = _written(request, folder, graph, learned)
-    return _facts(request, learned, table) | {"last_epoch": epochs[-1], "export": dict(exported.facts)}
+    table, typed = _written(request, folder, graph, learned, observer)
+    facts = _facts(request, learned, table, typed)
+    return facts | {"last_epoch": epochs[-1], "export": dict(exported.facts)}
 
 
 def _starting_table(path: Path) -> ScaleTable:
@@ -260,8 +262,10 @@ def _exported_again(request: QatRequest, folder: Path, observer: Observer) -> St
     return export(wanted, folder / EXPORTED_FOLDER, _NotesOnly(observer))
 
 
-def _written(request: QatRequest, folder: Path, graph: ExplainedGraph, learned: _Learned) -> ScaleTable:
-    """Write the learned table and its Q/DQ graph, for the graph that was exported again."""
+def _written(
+    request: QatRequest, folder: Path, graph: ExplainedGraph, learned: _Learned, observer: Observer
+) -> tuple[ScaleTable, dict[str, JsonValue]]:
+    """Write the learned table and its Q/DQ graph, for the graph that was exported again; says what became of FP16."""
     exported = read_graph(folder / EXPORTED_FOLDER / GRAPH_NAME)
     renamed = renamed_constants(graph, exported)
     check_weights(learned.network.trainable, renamed, graph, exported)
@@ -274,16 +278,20 @@ def _written(request: QatRequest, folder: Path, graph: ExplainedGraph, learned: 
     write_scales(calibrated / SCALES_NAME, table)
     write_bytes(calibrated / MODEL_NAME, serialise(model))
     some = next(iter(request.images.batches(half_copy.IMAGES)))
-    half_copy.write_half_copy(calibrated / MODEL_NAME, learned.quantiser.number_format, some)
+    fmt = learned.quantiser.number_format
+    typed = half_copy.write_half_copy(calibrated / MODEL_NAME, fmt, some, observer)
+    typed |= half_copy.write_float16(folder / EXPORTED_FOLDER / GRAPH_NAME, calibrated, fmt, some, observer)
     origin = table.provenance
     said: dict[str, JsonValue] = dict(read_json(request.calibrated / CALIBRATION_NAME))
     said["graph"] = origin.graph
     said["method"] = {"name": origin.method, "parameters": dict(origin.parameters)}
     write_json(calibrated / CALIBRATION_NAME, said)
-    return table
+    return table, typed
 
 
-def _facts(request: QatRequest, learned: _Learned, table: ScaleTable) -> dict[str, JsonValue]:
+def _facts(
+    request: QatRequest, learned: _Learned, table: ScaleTable, typed: dict[str, JsonValue]
+) -> dict[str, JsonValue]:
     moved = [float(drift.detach().abs().max()) for drift in learned.quantiser.parameters() if drift.numel()]
     farthest = math.expm1(max(moved, default=0.0))
     first, last = learned.history[0], learned.history[-1]
@@ -296,5 +304,7 @@ def _facts(request: QatRequest, learned: _Learned, table: ScaleTable) -> dict[st
         "summary": (
             f"{last.epoch} epochs in {table.number_format} with {request.compress.matching.loss}, "
             f"loss {first.loss:.4f} to {last.loss:.4f}, scales moved by up to {farthest:.1e} of themselves"
+            f"{half_copy.refused(typed)}"
         ),
+        **typed,
     }

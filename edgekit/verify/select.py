@@ -24,7 +24,7 @@ class Candidate:
     Attributes:
         name: Such as "int8" or "int8-openvino".
         engine: Registry name of its engine.
-        precision: "int8" or "fp32".
+        precision: "int8", "fp16" or "fp32".
         outcome: Of its verdict: "pass", "fail" or "inconclusive".
         agreement: Share of golden samples on which its top-1 is the teacher's.
         accuracy: On the labelled golden samples; None when there are none.
@@ -118,7 +118,8 @@ def select(
     """Choose among measured candidates.
 
     On each engine INT8 is preferred; it is passed over when its verdict is not pass, when it is slower than FP32
-    beyond the recipe's ratio, or less accurate beyond the recipe's bound. Of what the engines are left with the
+    beyond the recipe's ratio, or less accurate beyond the recipe's bound. FP16, where there is one, is held to the same
+    and comes next; it takes INT8's place where it was faster. Of what the engines are left with the
     fastest ships: an engine takes the place of one that is preferred to it where it was faster in three rounds of four
     at least, since less is the machine's noise. When nothing holds, the candidate with the better verdict is kept as
     evidence and not released.
@@ -132,8 +133,8 @@ def select(
     """
     engines = list(dict.fromkeys(candidate.engine for candidate in candidates.values()))
     groups = [_judged_engine(engine, candidates, options) for engine in engines]
-    picks = [next(item for item in group if item.holds) for group in groups if any(item.holds for item in group)]
-    judged = tuple(item for group in groups for item in group)
+    picks = [_pick(group, timed) for group in groups if any(item.holds for item in group)]
+    judged = tuple(_passed_over(item, picks, timed) for group in groups for item in group)
     if picks:
         chosen = _fastest(picks, timed)
         told = {item.candidate.name: _beside(item, chosen, picks, timed) for item in picks}
@@ -149,8 +150,23 @@ def _judged_engine(engine: str, candidates: Mapping[str, Candidate], options: Se
     found = {item.precision: item for item in candidates.values() if item.engine == engine}
     if "fp32" not in found:
         raise DefectError("A selection needs the FP32 candidate to compare with.", where=engine)
-    ordered = [found[precision] for precision in ("int8", "fp32") if precision in found]
+    ordered = [found[precision] for precision in ("int8", "fp16", "fp32") if precision in found]
     return tuple(_judge(candidate, found["fp32"], options) for candidate in ordered)
+
+
+def _pick(group: Sequence[Judged], timed: LatencyReport | None) -> Judged:
+    """What an engine is left with: FP32 where nothing smaller holds, else the faster of what is smaller."""
+    holding = [item for item in group if item.holds]
+    smaller = [item for item in holding if item.candidate.precision != "fp32"]
+    return _fastest(smaller or holding, timed)
+
+
+def _passed_over(item: Judged, picks: Sequence[Judged], timed: LatencyReport | None) -> Judged:
+    """INT8 or FP16 that holds, and is not what its engine is left with, is told of beside what is."""
+    pick = next((each for each in picks if each.candidate.engine == item.candidate.engine), None)
+    if pick is None or item is pick or not item.holds or item.candidate.precision == "fp32":
+        return item
+    return _beside(item, pick, (item, pick), timed)
 
 
 def _fastest(picks: Sequence[Judged], timed: LatencyReport | None) -> Judged:

@@ -20,25 +20,29 @@ from fake_cuda.machine import FakeMachine
 
 from fake_tensorrt.values import Dims, EnumMember, HostMemory
 
-__all__ = ["ASSETS", "VERSIONS", "Api", "Behaviour", "load_dump"]
+__all__ = ["ASSETS", "AS_IF", "VERSIONS", "Api", "Behaviour", "load_dump"]
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets" / "tensorrt_api"
 VERSIONS = ("8.5.2", "8.6.1", "10.3.0", "10.13.3.9", "10.16.1.11", "11.4.0.106")
+
+AS_IF = {"11.4.1": "11.4.0.106"}
+"""Versions whose bindings were not to be had, by the dump that stands for them: its names under the later number."""
 
 # The dumps spell some classes by their C++ names.
 ALIASES = {"IParserError": "ParserError", "IEngineInspector": "EngineInspector", "IBuilder": "Builder"}
 
 
 def load_dump(version: str) -> dict[str, Any]:
-    """The trimmed dump of a version.
+    """The trimmed dump of a version, or the one that stands for it.
 
     Raises:
         ValueError: There is none.
     """
-    if version not in VERSIONS:
+    if version not in (*VERSIONS, *AS_IF):
         raise ValueError(f"no dump of TensorRT {version}; there are {', '.join(VERSIONS)}")
-    found: dict[str, Any] = json.loads((ASSETS / f"{version}.json").read_text(encoding="utf-8"))
-    return found
+    stored = ASSETS / f"{AS_IF.get(version, version)}.json"
+    found: dict[str, Any] = json.loads(stored.read_text(encoding="utf-8"))
+    return found if version in VERSIONS else {**found, "about": {**found["about"], "version": version}}
 
 
 class Behaviour:

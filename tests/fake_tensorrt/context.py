@@ -86,10 +86,12 @@ class ExecutionContext(Behaviour):
         return True
 
     def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool:
-        """Choose a profile; shapes have to be set again."""
+        """Choose a profile; shapes have to be set again, and addresses: nothing says that they outlive a change."""
         self._stream(stream_handle)
         if not 0 <= profile_index < self.engine.num_optimization_profiles:
             return self._error("setOptimizationProfileAsync", f"no profile {profile_index}")
+        if profile_index != self.active_optimization_profile:
+            self._addresses.clear()
         self.active_optimization_profile = int(profile_index)
         self._forget_shapes()
         self._warm = None

@@ -135,7 +135,7 @@ def test_another_policy_may_be_asked(tmp_path: Path) -> None:
 
 def test_fp32_bundles_have_a_ledger_and_no_blame(tmp_path: Path) -> None:
     made = make_bundle(tmp_path / "float", precision="fp32")
-    with pytest.raises(BadInputError, match="ships FP32: nothing in it is rounded"):
+    with pytest.raises(BadInputError, match="ships FP32: nothing in it is rounded to integers"):
         api.blame(made.folder)
     ledger = hops(made.folder).ledger
     assert next(hop for hop in ledger.hops if hop.name == "qdq").reason == "FP32 ships: nothing is rounded"

@@ -235,3 +235,45 @@ def test_a_machine_that_can_do_nothing_exits_with_5(
     monkeypatch.setattr(installation, "inspect_installation", lambda: found)
     assert run(["doctor"]) == ExitCode.UNAVAILABLE
     assert sys.executable in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("here", "problems", "ready", "named"),
+    [
+        ({"pycuda": "2025.1"}, {"pycuda": ""}, True, "pycuda"),
+        ({"cuda-python": "13.0.1"}, {"cuda-python": ""}, True, "cuda-python"),
+        ({"pycuda": "2025.1", "cuda-python": "12.6"}, {"pycuda": "no libcuda.so"}, True, "cuda-python"),
+        ({"cuda-python": "13.0.1"}, {"cuda-python": "no libcuda.so"}, False, "pycuda"),
+        ({}, {}, False, "pycuda"),
+    ],
+)
+def test_either_package_that_reaches_cuda_completes_tensorrt(
+    here: dict[str, str],
+    problems: dict[str, str],
+    ready: bool,
+    named: str,
+    machine: Callable[..., Installation],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Backend:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def import_problem(self) -> str:
+            return problems.get(self.name, "")
+
+    monkeypatch.setattr(type(installation.MEMORIES), "load", _loading(type(installation.MEMORIES).load, Backend))
+    found = side(machine({**HERE, "tensorrt": "10.3.0", **here}), "tensorrt")
+    assert found.ready is ready
+    assert named in {item.name for item in found.packages}
+    if not ready:
+        (reason,) = found.missing
+        assert "pycuda: " in reason
+        assert "cuda-python, which would do as well" in reason
+
+
+def _loading(genuine: Callable[..., Any], backend: Callable[[str], Any]) -> Callable[..., Any]:
+    def load(registry: Any, name: str) -> Any:
+        return backend(name) if registry is installation.MEMORIES else genuine(registry, name)
+
+    return load

@@ -157,14 +157,25 @@ def _another_module(raw: dict[str, Any]) -> None:
         (_another_module, "another device"),
         (_set("device", "tensorrt", value="8.5.2"), "TensorRT that the plan is not for"),
         (_set("device", "tensorrt", value="11.4.1"), "TensorRT that the plan is not for"),
+        (_set("created_with", value="0.0.1"), "another version of edgekit"),
+        (_set("environment", "python", value="3.8.10"), "needs Python 3.10 or later"),
+        (_set("environment", "python", value="3.12.3"), "for Python 3.10"),
     ],
-    ids=["module", "older", "newer"],
+    ids=["module", "older", "newer", "edgekit", "python-8", "python-12"],
 )
 def test_evidence_of_another_target(change: Change, words: str, host: Path, brought: Path, tmp_path: Path) -> None:
     edited(brought, change, sealed=True)
     error = _attach_refused(host, brought, tmp_path)
     assert isinstance(error, UnavailableError)
     assert words in error.message
+
+
+@pytest.mark.parametrize("change", [_drop("environment", "python"), _set("environment", "python", value=3)])
+def test_evidence_that_hides_its_python(change: Change, host: Path, brought: Path, tmp_path: Path) -> None:
+    edited(brought, change, sealed=True)
+    error = _attach_refused(host, brought, tmp_path)
+    assert isinstance(error, IntegrityError)
+    assert "which Python" in error.message
 
 
 def _fewer_samples(raw: dict[str, Any]) -> None:

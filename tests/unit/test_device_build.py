@@ -82,7 +82,7 @@ def test_work_that_is_done_is_not_done_again(bundle: Path, tmp_path: Path, monke
     with device_stand_in(*V10, monkeypatch, tmp_path):
         first = run_on_device(bundle, tmp_path / "out")
         asked = []
-        monkeypatch.setattr("edgekit.engines.tensorrt.engine.build_plan", lambda *a, **k: asked.append(a))
+        monkeypatch.setattr("edgekit.engines.tensorrt.engine.build_within_limit", lambda *a, **k: asked.append(a))
         second = run_on_device(bundle, tmp_path / "out")
     assert asked == []
     assert first.candidates == second.candidates

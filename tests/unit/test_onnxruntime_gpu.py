@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +31,9 @@ from edgekit.engines.onnxruntime_placement import Placement, check_placement, re
 from edgekit.engines.ort_tensorrt import MOST_IMAGES
 from edgekit.engines.protocol import Engine, EngineOptions
 from edgekit.engines.registry import ENGINES
+from edgekit.engines.tensorrt.settings import TensorRtSettings
+from edgekit.engines.tf32 import stored_tf32, with_tf32
+from edgekit.engines.tuning import TunableEngine, Tuning
 from edgekit.errors import BadInputError, IntegrityError, UnavailableError
 from edgekit.pipeline.engines import EngineChoice, engines_for
 from edgekit.targets.loader import resolve_target
@@ -248,6 +252,62 @@ def test_nothing_that_changes_answers_is_left_to_the_provider(engine: Engine, gp
         assert session.options[CUDA]["cudnn_conv_algo_search"] == "HEURISTIC"
         if TENSORRT in session.options:
             assert session.options[TENSORRT]["trt_fp16_enable"] == "0"
+
+
+@pytest.mark.parametrize("precision", GRAPHS)
+def test_the_provider_may_use_what_the_graph_holds(gpu: FakeGpu, tmp_path: Path, precision: str) -> None:
+    ENGINES.load("ort-tensorrt").build(GRAPHS[precision](tmp_path), tmp_path / "artifact")
+    asked = [session.options[TENSORRT] for session in gpu.sessions if TENSORRT in session.options]
+    building = next(options for options in asked if "trt_int8_enable" in options)
+    assert building["trt_int8_enable"] == str(int(precision == "int8"))
+    assert building["trt_fp16_enable"] == str(int(precision == "fp16"))
+
+
+class TestTf32:
+    @pytest.fixture(autouse=True)
+    def undecided(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("edgekit.engines.tf32._decided", [])
+        # Set, so that it is as before once the test is done.
+        monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
+
+    def tuned(self, tf32: bool) -> Engine:
+        engine = ENGINES.load("ort-tensorrt")
+        assert isinstance(engine, TunableEngine)
+        return engine.tuned(Tuning("fp32", TensorRtSettings(tf32=tf32)))
+
+    def test_it_is_off_unless_it_is_asked_for(self, gpu: FakeGpu, tmp_path: Path) -> None:
+        info = ENGINES.load("ort-tensorrt").build(GRAPH, tmp_path / "artifact")
+        assert os.environ["NVIDIA_TF32_OVERRIDE"] == "0"
+        assert info.details["tf32"] is False
+        with ENGINES.load("ort-tensorrt").open(tmp_path / "artifact", EngineOptions()):
+            assert os.environ["NVIDIA_TF32_OVERRIDE"] == "0"
+
+    def test_what_is_opened_runs_as_it_was_built(
+        self, gpu: FakeGpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.tuned(True).build(GRAPH, tmp_path / "artifact")
+        assert "NVIDIA_TF32_OVERRIDE" not in os.environ
+        # Verification is another object, and perhaps another process, that was told nothing.
+        monkeypatch.setattr("edgekit.engines.tf32._decided", [])
+        monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
+        with ENGINES.load("ort-tensorrt").open(tmp_path / "artifact", EngineOptions()):
+            assert "NVIDIA_TF32_OVERRIDE" not in os.environ
+
+    def test_a_process_decides_once(self, gpu: FakeGpu, tmp_path: Path) -> None:
+        self.tuned(True).build(GRAPH, tmp_path / "artifact")
+        with pytest.raises(UnavailableError, match="decided otherwise") as caught:
+            self.tuned(False).build(GRAPH, tmp_path / "other")
+        assert caught.value.hint
+
+    @pytest.mark.parametrize("allowed", [True, False])
+    def test_a_model_says_how_it_was_built(self, allowed: bool) -> None:
+        data = GRAPH.read_bytes()
+        told = with_tf32(data, allowed)
+        assert stored_tf32(told, where="x") is allowed
+        said = {item.key: item.value for item in onnx.load_model_from_string(told).metadata_props}
+        assert said["edgekit.tf32"] == str(allowed).lower()
+        # The provider's own default, for what was built before this was written down.
+        assert stored_tf32(data, where="x") is True
 
 
 def test_tensorrt_ships_the_engine_it_built_and_takes_larger_batches_in_parts(gpu: FakeGpu, tmp_path: Path) -> None:

@@ -121,6 +121,18 @@ def test_tensorrt_lifts_what_is_hard_and_says_what_was_not_run(tmp_path: Path) -
     assert said == {SOURCE_KEY: digest_path(tmp_path / "out" / "model.onnx")}
 
 
+def test_what_could_not_be_typed_is_in_record_and_summary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def beyond(*_: object, **__: object) -> None:
+        raise BadInputError("a value is beyond their range")
+
+    monkeypatch.setattr("edgekit.calibrate.half_copy.type_half", beyond)
+    here = EngineHere("reference", of_target=False, told="not here")
+    wanted = request(tmp_path, hard_weights(), engine=here, number_format="trt-s8s8")
+    record = find_budget(wanted, tmp_path / "out")
+    assert record.facts["fp16_types"] == {"written": False, "reason": "a value is beyond their range"}
+    assert record.facts["summary"].endswith("no FP16 types for INT8 (a value is beyond their range)")
+
+
 def test_a_processor_has_no_fp16(tmp_path: Path) -> None:
     record = find_budget(request(tmp_path, chain()), tmp_path / "out")
     assert "what is lifted is FP32: there is no FP16 on this target" in record.facts["notes"]

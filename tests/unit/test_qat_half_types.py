@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import onnx
+import pytest
 import torch
 from test_qat_stage import CARD, images
 
@@ -12,7 +13,9 @@ from edgekit.calibrate.options import CalibrateOptions
 from edgekit.calibrate.stage import CalibrateRequest, calibrate
 from edgekit.compress.options import CompressOptions, FinetuneOptions, MatchingOptions, PruneOptions, QatOptions
 from edgekit.core.digests import digest_file
+from edgekit.core.stages import StageRecord
 from edgekit.engines.half_graph import SOURCE_KEY, half_graph_beside
+from edgekit.errors import BadInputError
 from edgekit.export.options import ExportOptions
 from edgekit.export.stage import ExportRequest, export
 from edgekit.qat.stage import QatRequest, qat
@@ -21,7 +24,7 @@ from edgekit.teacher.checkpoint import LoadedModel, save_checkpoint
 from edgekit.teacher.load_options import LoadOptions
 
 
-def test_the_learned_graph_has_one_beside_it(tmp_path: Path) -> None:
+def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, refuse: bool = False) -> StageRecord:
     arguments = {"depth": 8, "classes": 3, "widths": [16, 16, 16], "shortcut": "A"}
     torch.manual_seed(0)
     model = ARCHITECTURES.load("cifar_resnet")(**arguments).eval().requires_grad_(False)
@@ -45,7 +48,31 @@ def test_the_learned_graph_has_one_beside_it(tmp_path: Path) -> None:
         ),
         threads=1,
     )
-    record = qat(wanted, tmp_path / "qat")
+    if refuse:
+        # Weights that leave FP16 while they learn are rare: the check itself is made to find some.
+        monkeypatch.setattr("edgekit.calibrate.half_copy.type_half", _beyond)
+    return qat(wanted, tmp_path / "qat")
+
+
+def _beyond(*_: object, **__: object) -> None:
+    raise BadInputError("a value is beyond their range", where="layer 3", found="1e6")
+
+
+def test_what_could_not_be_typed_is_in_record_and_summary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = trained(tmp_path, monkeypatch, refuse=True)
+    for key in ("fp16_types", "fp16_candidate"):
+        assert record.facts[key] == {"written": False, "reason": "a value is beyond their range layer 3 1e6"}
+    assert "no FP16 types for INT8 (a value is beyond their range layer 3 1e6)" in record.facts["summary"]
+    assert "no FP16 candidate (" in record.facts["summary"]
+
+
+def test_the_learned_graph_has_one_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = trained(tmp_path, monkeypatch)
+    assert {record.facts[key]["written"] for key in ("fp16_types", "fp16_candidate")} == {True}
+    assert "calibrate/float16.onnx" in record.outputs
+    learned = onnx.load(tmp_path / "qat" / "calibrate" / "float16.onnx")
+    said = {item.key: item.value for item in learned.metadata_props}
+    assert said[SOURCE_KEY] == digest_file(tmp_path / "qat" / "export" / "model.onnx")
     graph = tmp_path / "qat" / "calibrate" / "model.onnx"
     assert "calibrate/model.fp16.onnx" in record.outputs
     typed = onnx.load(half_graph_beside(graph))

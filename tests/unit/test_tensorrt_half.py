@@ -22,7 +22,7 @@ from edgekit.calibrate.stage import CalibrateRequest, calibrate
 from edgekit.core.digests import digest_file
 from edgekit.core.stages import StageRecord
 from edgekit.engines.build import BuildEngineRequest, build_engine
-from edgekit.engines.half_graph import SOURCE_KEY, half_graph_beside
+from edgekit.engines.half_graph import FLOAT16_NAME, SOURCE_KEY, half_graph_beside
 from edgekit.engines.tensorrt.engine import TensorRtEngine
 from edgekit.engines.tensorrt.options import BuildOptions
 from edgekit.engines.tensorrt.plan_file import read_plan
@@ -61,8 +61,8 @@ def test_calibration_writes_it_beside_the_graph_and_says_what_is_in_it(tmp_path:
 
 def test_other_runtimes_get_none(tmp_path: Path) -> None:
     record = calibrated(tmp_path, "x86-u8s8")
-    assert "model.fp16.onnx" not in record.outputs
-    assert not {"fp16_types", "dla_left_over"} & set(record.facts)
+    assert not {"model.fp16.onnx", FLOAT16_NAME} & set(record.outputs)
+    assert not {"fp16_types", "fp16_candidate", "dla_left_over"} & set(record.facts)
 
 
 def test_where_fp16_cannot_hold_the_values_the_reason_is_kept(tmp_path: Path) -> None:
@@ -79,6 +79,21 @@ def test_where_fp16_cannot_hold_the_values_the_reason_is_kept(tmp_path: Path) ->
     assert record.facts["fp16_types"]["written"] is False
     assert "beyond their range" in record.facts["fp16_types"]["reason"]
     assert any("no graph with FP16 types" in note and "Conv" in note for note in listener.notes)
+    # The FP32 graph holds the same weights, so there is no candidate either.
+    assert record.facts["fp16_candidate"]["written"] is False
+    assert any("FP16: no candidate" in note for note in listener.notes)
+    summary = record.facts["summary"]
+    assert "no FP16 types for INT8 (" in summary
+    assert "no FP16 candidate (" in summary
+
+
+def test_the_fp16_candidate_has_the_source_in_it(tmp_path: Path) -> None:
+    record = calibrated(tmp_path, "trt-s8s8")
+    assert record.facts["fp16_candidate"]["written"] is True
+    assert "FP16" not in record.facts["summary"]
+    model = onnx.load(tmp_path / "calibrate" / FLOAT16_NAME)
+    said = {item.key: item.value for item in model.metadata_props}
+    assert said[SOURCE_KEY] == digest_file(tmp_path / "fp32.onnx")
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -328,3 +328,18 @@ def test_a_file_that_is_cut_short_is_refused(tmp_path: Path, monkeypatch: pytest
 def test_errors_are_all_ours(machine: FakeMachine, tmp_path: Path) -> None:
     with pytest.raises(EdgekitError):
         open_plan(tmp_path)
+
+
+def test_a_run_whose_memory_was_not_bound_again_would_be_noticed(
+    machine: FakeMachine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That the test above would fail without the second binding: the stand-in forgets addresses with the profile."""
+    from edgekit.engines.tensorrt.session import PlanSession
+
+    path = built(tmp_path)
+    of_two_profiles(path)
+    with open_plan(path) as runner:
+        runner.run(images(1), own_classes(1))
+        monkeypatch.setattr(PlanSession, "_bind", lambda *_: None)
+        with pytest.raises(UnavailableError, match="failed while running"):
+            runner.run(images(6), own_classes(6))

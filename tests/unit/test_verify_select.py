@@ -221,3 +221,46 @@ def test_it_can_be_stored() -> None:
 def test_bounds_out_of_range(values: dict[str, float]) -> None:
     with pytest.raises(BadInputError, match="select"):
         SelectOptions(**values)  # type: ignore[arg-type]
+
+
+FP16 = Candidate("fp16", "tensorrt", "fp16", "pass", 0.99, 0.905, 3.0, 0.6, 500)
+ON_TENSORRT = {"int8": replace(INT8, engine="tensorrt"), "fp16": FP16, "fp32": replace(FP32, engine="tensorrt")}
+
+
+def timed_all(**milliseconds: float) -> LatencyReport:
+    options = LatencyOptions(warmup=1, rounds=8, iterations=1)
+    results = {name: LatencyResult({}, 1, ((value,),) * 8, quiet=True) for name, value in milliseconds.items()}
+    return LatencyReport(results, options, {})
+
+
+class TestHalf:
+    def test_int8_comes_before_it_unless_it_was_faster(self) -> None:
+        slower = select(ON_TENSORRT, OPTIONS, timed=timed_all(int8=4.0, fp16=5.0, fp32=8.0))
+        assert slower.chosen == "int8"
+        assert "1.25 times as long as int8 here" in {item.candidate.name: item.reason for item in slower.judged}["fp16"]
+        faster = select(ON_TENSORRT, OPTIONS, timed=timed_all(int8=4.0, fp16=3.0, fp32=8.0))
+        assert faster.chosen == "fp16"
+        by_name = {item.candidate.name: item for item in faster.judged}
+        assert by_name["int8"].holds
+        assert "1.33 times as long as fp16 here" in by_name["int8"].reason
+        assert select(ON_TENSORRT, OPTIONS).chosen == "int8"
+
+    @pytest.mark.parametrize("outcome", ["fail", "inconclusive"])
+    def test_it_ships_where_int8_does_not_hold_and_fp32_where_neither_does(self, outcome: str) -> None:
+        timed = timed_all(int8=4.0, fp16=5.0, fp32=1.0)
+        broken = {**ON_TENSORRT, "int8": replace(ON_TENSORRT["int8"], outcome=outcome)}
+        assert select(broken, OPTIONS, timed=timed).chosen == "fp16"
+        neither = {**broken, "fp16": replace(FP16, outcome=outcome)}
+        assert select(neither, OPTIONS, timed=timed).chosen == "fp32"
+
+    @pytest.mark.parametrize(
+        ("half", "words"),
+        [
+            (replace(FP16, latency_ratio=1.2), "1.20 times the latency of FP32"),
+            (replace(FP16, accuracy=0.8), "points of accuracy"),
+        ],
+    )
+    def test_it_is_held_to_the_recipe_as_int8_is(self, half: Candidate, words: str) -> None:
+        found = select({**ON_TENSORRT, "fp16": half}, OPTIONS, timed=timed_all(int8=4.0, fp16=1.0, fp32=8.0))
+        assert found.chosen == "int8"
+        assert words in {item.candidate.name: item.reason for item in found.judged}["fp16"]

@@ -69,12 +69,13 @@ class TensorRt:
     @property
     def may_be_strong(self) -> bool:
         """Strong typing can be asked for. The flag is older; from 10.12 on it is what NVIDIA wants to be used."""
-        return self.version >= (10, 12, 0) and self.has("NetworkDefinitionCreationFlag.STRONGLY_TYPED")
+        known = self.module is None or self.has("NetworkDefinitionCreationFlag.STRONGLY_TYPED")
+        return self.version >= (10, 12, 0) and known
 
     @property
     def may_calibrate(self) -> bool:
         """The implicit INT8 path with a calibrator exists."""
-        return self.has("IInt8EntropyCalibrator2")
+        return self.version < (11, 0, 0) if self.module is None else self.has("IInt8EntropyCalibrator2")
 
     @property
     def dla_by_cache(self) -> bool:
@@ -101,7 +102,7 @@ def tensorrt_problem() -> str:
 
 
 def absent_tensorrt(text: str) -> TensorRt:
-    """A version that is not here, judged by its number alone: whatever else is asked of it, it does not have."""
+    """A version that is not here, judged by its number alone: whatever name is asked of it, it does not have."""
     return TensorRt(None, text)
 
 

@@ -5,6 +5,7 @@ Everything that can be refused is refused before TensorRT's builder starts: it t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -138,7 +139,14 @@ class _DeviceBuild:
         parse_graph(tensorrt, parser, self._messages, source)
         shapes = network_shapes(network, source.where)
         free = self._memory.free_bytes()
-        pools = size_pools(self._memory.facts, free, available_memory(), len(source.data), options.workspace)
+        pools = size_pools(
+            self._memory.facts,
+            free,
+            available_memory(),
+            len(source.data),
+            workspace=options.workspace,
+            tactic_dram=options.tactic_dram,
+        )
         batches = profile_batches(shapes, options, source.where)
         choices = BuildChoices(options, precision, pools, batches, shapes.free_batch)
         configure(tensorrt, builder, network, config, choices)
@@ -242,12 +250,10 @@ def _tell(header: PlanHeader, observer: Observer) -> None:
     observer.noted(f"{NEVER_RUN}.")
     for note in build["precision"]["notes"]:
         observer.noted(f"TensorRT: {note}.")
-    fell, unmatched = build["layers"]["fell_back"], build["layers"]["unmatched"]
-    if fell["count"]:
-        names = ", ".join(fell["names"][:5])
-        observer.noted(f"TensorRT runs {fell['count']} quantised operations in another precision: {names}.")
-    if unmatched["count"]:
-        observer.noted(f"{unmatched['count']} quantised operations were not found in the engine's own description.")
+    if build["options"]["profiling_verbosity"] == "detailed":
+        _tell_layers(build["layers"], observer)
+    else:
+        observer.noted("The engine was built to say little of its layers: what they compute in is not known.")
     if build["skipped_tactics"]:
         observer.noted(
             f"TensorRT skipped {build['skipped_tactics']} kernels for want of memory; with more of it free the engine "
@@ -255,3 +261,12 @@ def _tell(header: PlanHeader, observer: Observer) -> None:
         )
     if build["gpu_layers"]:
         observer.noted(f"{len(build['gpu_layers'])} layers do not run on the DLA and go to the GPU.")
+
+
+def _tell_layers(layers: Mapping[str, Any], observer: Observer) -> None:
+    fell, unmatched = layers["fell_back"], layers["unmatched"]
+    if fell["count"]:
+        names = ", ".join(fell["names"][:5])
+        observer.noted(f"TensorRT runs {fell['count']} quantised operations in another precision: {names}.")
+    if unmatched["count"]:
+        observer.noted(f"{unmatched['count']} quantised operations were not found in the engine's own description.")

@@ -74,6 +74,7 @@ def check_options(tensorrt: TensorRt, builder: Any, device: DeviceFacts, options
     needed = (
         (options.version_compatible, "BuilderFlag.VERSION_COMPATIBLE", "plans that fit later versions"),
         (options.optimisation_level is not None, "IBuilderConfig.builder_optimization_level", "optimisation levels"),
+        (options.tactic_dram > 0, "MemoryPoolType.TACTIC_DRAM", "a limit of memory for kernels that are tried"),
         (options.aux_streams is not None, "IBuilderConfig.max_aux_streams", "a limit of streams"),
         (
             bool(options.hardware_compatible),
@@ -129,8 +130,8 @@ def configure(tensorrt: TensorRt, builder: Any, network: Any, config: Any, choic
 
 def _write_numbers(tensorrt: TensorRt, config: Any, choices: BuildChoices) -> None:
     module, options = tensorrt.module, choices.options
-    # Otherwise layers cannot be mapped back to the graph, and the share of INT8 cannot be told.
-    config.profiling_verbosity = module.ProfilingVerbosity.DETAILED
+    # Detailed unless asked otherwise: only so layers can be mapped back to the graph, and the share of INT8 be told.
+    config.profiling_verbosity = getattr(module.ProfilingVerbosity, options.profiling_verbosity.upper())
     pools = module.MemoryPoolType
     config.set_memory_pool_limit(pools.WORKSPACE, choices.pools.workspace)
     if choices.pools.tactic_dram is not None and tensorrt.has("MemoryPoolType.TACTIC_DRAM"):

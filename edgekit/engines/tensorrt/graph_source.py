@@ -14,7 +14,7 @@ from edgekit.engines.tensorrt.onnx_outline import read_outline
 from edgekit.engines.tensorrt.options import BuildOptions
 from edgekit.errors import BadInputError, IntegrityError
 
-__all__ = ["read_source", "typed_source"]
+__all__ = ["builds_typed", "read_source", "typed_source"]
 
 
 def read_source(graph: Path) -> GraphSource:
@@ -35,17 +35,23 @@ def read_source(graph: Path) -> GraphSource:
     return GraphSource(where, data, outline)
 
 
-def typed_source(tensorrt: TensorRt, source: GraphSource, options: BuildOptions) -> GraphSource:
-    """The file that is built: `options.half_graph` where the network will be strongly typed, else `source` itself.
+def builds_typed(tensorrt: TensorRt, options: BuildOptions) -> bool:
+    """Whether a graph with FP16 types is built where there is one.
 
     Weakly typed networks choose FP16 by a flag and take the graph as it is.
+    """
+    strong = tensorrt.always_strong or (options.typing == "strong" and tensorrt.may_be_strong)
+    return strong and options.float_type != "fp32"
+
+
+def typed_source(tensorrt: TensorRt, source: GraphSource, options: BuildOptions) -> GraphSource:
+    """The file that is built: `options.half_graph` where `builds_typed`, else `source` itself.
 
     Raises:
         IntegrityError: The FP16-typed graph was made from another graph, or holds no FP16.
     """
     path = options.half_graph
-    strong = tensorrt.always_strong or (options.typing == "strong" and tensorrt.may_be_strong)
-    if path is None or not strong or options.float_type == "fp32" or source.outline.typed:
+    if path is None or not builds_typed(tensorrt, options) or source.outline.typed:
         return source
     typed = read_source(path)
     wanted, found = digest_bytes(source.data), typed.outline.metadata.get(SOURCE_KEY)

@@ -56,6 +56,11 @@ class EngineLayers:
     fell_back: tuple[str, ...]
     unmatched: tuple[str, ...]
 
+    @property
+    def told(self) -> bool:
+        """Whether the engine says what any layer computes in; one that was built at a lower verbosity does not."""
+        return any(count for name, count in self.by_precision.items() if name != _UNTOLD)
+
     def share(self, precision: str) -> float:
         """Share among the layers that are no reformats, 0 to 1; 0 where there are none."""
         computing = sum(self.by_precision.values())
@@ -66,7 +71,7 @@ class EngineLayers:
         raw: dict[str, Any] = {
             "count": self.count,
             "by_precision": dict(sorted(self.by_precision.items())),
-            "shares": {name: round(self.share(name), 4) for name in ("int8", "fp16", "fp32")},
+            "shares": {name: round(self.share(name), 4) for name in ("int8", "fp16", "fp32") if self.told},
             "reformats": self.reformats,
             "int8_to_float": self.int8_to_float,
             "dla": self.dla,
@@ -77,7 +82,7 @@ class EngineLayers:
 
 
 def inspect_engine(tensorrt: TensorRt, engine: Any, outline: OnnxOutline) -> EngineLayers:
-    """Ask an engine that was built at detailed verbosity.
+    """Ask an engine; of one that was not built at detailed verbosity little is known.
 
     Raises:
         UnavailableError: TensorRT's answer cannot be read.

@@ -40,7 +40,9 @@ class MemoryPools:
         return dict(vars(self))
 
 
-def size_pools(device: DeviceFacts, device_free: int, host_free: int | None, model: int, asked: int) -> MemoryPools:
+def size_pools(
+    device: DeviceFacts, device_free: int, host_free: int | None, model: int, workspace: int, *, tactic_dram: int = 0
+) -> MemoryPools:
     """Choose limits.
 
     Args:
@@ -48,7 +50,9 @@ def size_pools(device: DeviceFacts, device_free: int, host_free: int | None, mod
         device_free: Bytes that CUDA calls free.
         host_free: Bytes that the system could give without swapping; None where it does not tell.
         model: Bytes of the ONNX file: the builder holds the weights several times.
-        asked: Workspace that the user wants; 0 for a share.
+        workspace: Workspace that the user wants; 0 for a share.
+        tactic_dram: What the user allows kernels that are tried; 0 for what is free where memory is shared, and
+            TensorRT's default elsewhere.
 
     Raises:
         UnavailableError: Too little is free to build at all.
@@ -58,14 +62,14 @@ def size_pools(device: DeviceFacts, device_free: int, host_free: int | None, mod
         free = min(free, host_free)
     # Two copies of the weights on the host, one on the device; on a discrete GPU only the last counts.
     usable = free - _RESERVED - model * (3 if device.integrated else 1)
-    if usable < max(_SMALLEST, asked):
+    if usable < max(_SMALLEST, workspace):
         raise UnavailableError(
             "There is too little free memory to build an engine.",
-            expected=f"{_RESERVED // _MIB + max(_SMALLEST, asked) // _MIB} MiB and room for the weights",
+            expected=f"{_RESERVED // _MIB + max(_SMALLEST, workspace) // _MIB} MiB and room for the weights",
             found=f"{free // _MIB} MiB free, {usable // _MIB} MiB of it usable",
             hint="close other programs; on a Jetson stop the desktop (sudo systemctl isolate multi-user.target), "
             "and ask for a smaller workspace",
         )
     if device.integrated:
-        return MemoryPools(free, asked or usable // 2, usable)
-    return MemoryPools(free, asked or int(usable * _DISCRETE_SHARE), None)
+        return MemoryPools(free, workspace or usable // 2, tactic_dram or usable)
+    return MemoryPools(free, workspace or int(usable * _DISCRETE_SHARE), tactic_dram or None)

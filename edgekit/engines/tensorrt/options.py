@@ -8,11 +8,14 @@ from typing import Any
 
 from edgekit.errors import BadInputError
 
-__all__ = ["FLOAT_TYPES", "HARDWARE", "TYPINGS", "BuildOptions"]
+__all__ = ["FLOAT_TYPES", "HARDWARE", "TYPINGS", "USUAL_BATCHES", "VERBOSITIES", "BuildOptions"]
 
 TYPINGS = ("auto", "weak", "strong")
 FLOAT_TYPES = ("auto", "fp32", "fp16")
 HARDWARE = ("", "same", "ampere+")
+VERBOSITIES = ("detailed", "layer_names_only", "none")
+USUAL_BATCHES = (1, 1, 16)
+"""Of a graph that takes any."""
 _LARGEST_BATCH = 65536
 _SMALLEST_SRAM = 4096
 
@@ -28,12 +31,17 @@ class BuildOptions:
             advice: otherwise the rest is slower than FP16 alone) and FP32, without TF32, for one that is not.
         batches: Smallest, usual and largest batch of the one optimisation profile; ignored for a graph of fixed batch.
         workspace: Bytes of scratch memory that kernels may use; 0 for a share of what is free.
+        tactic_dram: Bytes that kernels may take while they are tried; 0 for what is free on a GPU that shares memory
+            with its host, and for TensorRT's default elsewhere.
         optimisation_level: 0 to 5; None leaves TensorRT's own (3). Level 0 ignores the timing cache.
         aux_streams: Most further streams the engine may use; None leaves TensorRT's heuristic.
         tactic_sources: Names of `TacticSource`; None leaves the default.
         sparsity: Use 2:4 sparse weights where they are.
         version_compatible: The plan runs on later TensorRT of the same major version. Slower; it carries code.
         hardware_compatible: "same": other GPUs of this compute capability; "ampere+": any of 8.0 and later.
+        profiling_verbosity: "detailed", "layer_names_only" or "none": what the engine tells of its layers.
+        tf32: Let FP32 be computed with ten bits of mantissa.
+        time_limit_s: Seconds after which the build is given up; 0 for no limit. See `limited_build`.
         timing_cache: Folder of timing caches; None for none.
         dla_core: Run on this DLA core; None for the GPU.
         dla_fallback: Let the GPU run what the DLA cannot.
@@ -50,14 +58,18 @@ class BuildOptions:
 
     typing: str = "auto"
     float_type: str = "auto"
-    batches: tuple[int, int, int] = (1, 1, 16)
+    batches: tuple[int, int, int] = USUAL_BATCHES
     workspace: int = 0
+    tactic_dram: int = 0
     optimisation_level: int | None = None
     aux_streams: int | None = None
     tactic_sources: tuple[str, ...] | None = None
     sparsity: bool = False
     version_compatible: bool = False
     hardware_compatible: str = ""
+    profiling_verbosity: str = "detailed"
+    tf32: bool = False
+    time_limit_s: int = 0
     timing_cache: Path | None = None
     dla_core: int | None = None
     dla_fallback: bool = True
@@ -80,6 +92,9 @@ class BuildOptions:
             (self.optimisation_level in (None, 0, 1, 2, 3, 4, 5), "optimisation_level", "0 to 5"),
             (self.aux_streams is None or 0 <= self.aux_streams <= 128, "aux_streams", "0 to 128"),
             (self.workspace >= 0, "workspace", "bytes, or 0 for a share of what is free"),
+            (self.tactic_dram >= 0, "tactic_dram", "bytes, or 0"),
+            (self.profiling_verbosity in VERBOSITIES, "profiling_verbosity", " or ".join(VERBOSITIES)),
+            (self.time_limit_s >= 0, "time_limit_s", "seconds, or 0 for no limit"),
             (self.dla_core is None or self.dla_core >= 0, "dla_core", "0 or above"),
             (
                 self.dla_sram == 0 or (self.dla_sram >= _SMALLEST_SRAM and self.dla_sram.bit_count() == 1),

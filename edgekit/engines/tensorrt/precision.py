@@ -66,7 +66,7 @@ def choose_precision(tensorrt: TensorRt, outline: OnnxOutline, options: BuildOpt
         flags.append("FP16")
         notes.append("weakly typed: what is not INT8 may run in FP16 or FP32 as the builder chooses")
     # A candidate that is called fp32 must not be computed with ten bits of mantissa.
-    cleared = () if half else ("TF32",)
+    cleared = () if half or options.tf32 else ("TF32",)
     return Precision(False, tuple(flags), cleared, calibrated, tuple(notes))
 
 
@@ -107,7 +107,7 @@ def _strong(outline: OnnxOutline, options: BuildOptions, where: str) -> Precisio
         notes.append(
             "the graph's float types are FP32 and none with FP16 types lies beside it, so what is not INT8 runs in FP32"
         )
-    return Precision(True, (), ("TF32",), False, tuple(notes))
+    return Precision(True, (), () if options.tf32 else ("TF32",), False, tuple(notes))
 
 
 def _check_calibration(tensorrt: TensorRt, outline: OnnxOutline, where: str) -> None:

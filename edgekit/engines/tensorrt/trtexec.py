@@ -12,6 +12,7 @@ from edgekit.engines.tensorrt.binding import TensorRt
 from edgekit.engines.tensorrt.builder_config import BuildChoices
 from edgekit.engines.tensorrt.dla import dla_pools
 from edgekit.engines.tensorrt.network import NetworkShapes
+from edgekit.engines.tensorrt.options import BuildOptions
 from edgekit.engines.tensorrt.signature import CLASS_INDEX, IMAGE
 
 __all__ = ["trtexec_command"]
@@ -32,7 +33,12 @@ def trtexec_command(
     Pools of 0 bytes are sized by the device and left out.
     """
     options, precision = choices.options, choices.precision
-    words = ["trtexec", f"--onnx={files[0]}", f"--saveEngine={files[1]}", "--profilingVerbosity=detailed"]
+    words = [
+        "trtexec",
+        f"--onnx={files[0]}",
+        f"--saveEngine={files[1]}",
+        f"--profilingVerbosity={options.profiling_verbosity}",
+    ]
     # Since 8.6; what it was called before still works in 8.x.
     words.append("--skipInference" if tensorrt.version >= (8, 6, 0) else "--buildOnly")
     words += [f"--{name.lower()}" for name in precision.flags]
@@ -41,14 +47,15 @@ def trtexec_command(
     if "TF32" in precision.cleared:
         words.append("--noTF32")
     if precision.calibrated:
-        words.append("--calib=calibration.cache")
+        words.append(f"--calib={_cache_name(options)}")
     if choices.free_batch:
         rests = {IMAGE: shapes.image[1:], CLASS_INDEX: shapes.class_index[1:]}
         for kind, batch in zip(("min", "opt", "max"), choices.batches, strict=True):
             sized = (f"{name}:{'x'.join(map(str, (batch, *rest)))}" for name, rest in rests.items())
             words.append(f"--{kind}Shapes={','.join(sized)}")
     pools = [f"workspace:{choices.pools.workspace // _MIB}"] if choices.pools.workspace else []
-    if choices.pools.tactic_dram is not None and tensorrt.has("MemoryPoolType.TACTIC_DRAM"):
+    known = tensorrt.version >= (8, 6, 0) if tensorrt.module is None else tensorrt.has("MemoryPoolType.TACTIC_DRAM")
+    if choices.pools.tactic_dram is not None and known:
         pools.append(f"tacticDRAM:{choices.pools.tactic_dram // _MIB}")
     pools += [f"{_DLA_POOLS[name]}:{size / _MIB:g}" for name, size in dla_pools(options).items()]
     if pools:
@@ -58,6 +65,12 @@ def trtexec_command(
         words.append(f"--useDLACore={options.dla_core}")
         words += ["--allowGPUFallback"] if options.dla_fallback else []
     return shlex.join(words)
+
+
+def _cache_name(options: BuildOptions) -> str:
+    """A file beside the graph by its path, and any other by name: paths of one machine say nothing elsewhere."""
+    path = options.calibration_cache
+    return "calibration.cache" if path is None or path.is_absolute() else path.as_posix()
 
 
 def _further(choices: BuildChoices) -> list[str]:
