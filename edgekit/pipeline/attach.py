@@ -32,7 +32,8 @@ from edgekit.pipeline.engine_files import graph_path
 from edgekit.pipeline.engines import EnginesRun
 from edgekit.pipeline.folders import BuildFolders
 from edgekit.pipeline.latency import LATENCY_NAME
-from edgekit.pipeline.release import BuildResult, ReleaseRequest, make_release
+from edgekit.pipeline.release import BuildResult, make_release
+from edgekit.pipeline.release_request import ReleaseRequest
 from edgekit.targets.loader import resolve_target
 from edgekit.targets.support import problems_of
 from edgekit.verify.beside import stored_baseline

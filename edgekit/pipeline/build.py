@@ -29,7 +29,8 @@ from edgekit.pipeline.data import BuildData, DataRequest, final_calibration, loa
 from edgekit.pipeline.device_candidate import CandidateRequest, CandidateResult, make_candidate
 from edgekit.pipeline.engines import EngineChoice, EnginesRequest, engines_for, run_engines
 from edgekit.pipeline.folders import BuildFolders
-from edgekit.pipeline.release import BuildResult, ReleaseRequest, make_release
+from edgekit.pipeline.release import BuildResult, make_release
+from edgekit.pipeline.release_request import ReleaseRequest
 from edgekit.pipeline.tensorrt_demands import check_tensorrt
 from edgekit.policy.context import Baseline
 from edgekit.policy.policy import Policy

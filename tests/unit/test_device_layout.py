@@ -19,7 +19,8 @@ from edgekit.engines.build import PLAN_ENGINES, artifact_name
 from edgekit.engines.registry import ENGINES
 from edgekit.engines.tensorrt.plan_file import read_plan
 from edgekit.pipeline.engines import EngineChoice, EnginesRequest, run_engines
-from edgekit.pipeline.release import ReleaseRequest, make_release
+from edgekit.pipeline.release import make_release
+from edgekit.pipeline.release_request import ReleaseRequest
 from edgekit.policy.document import load_preset
 from edgekit.targets.loader import resolve_target
 

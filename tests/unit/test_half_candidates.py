@@ -32,7 +32,8 @@ from edgekit.pipeline.candidates import HALF_ENGINES, CandidateId, candidates_of
 from edgekit.pipeline.device_candidate import CandidateResult
 from edgekit.pipeline.engine_files import graph_path, has_half
 from edgekit.pipeline.engines import EngineChoice, EnginesRequest, run_engines
-from edgekit.pipeline.release import ReleaseRequest, make_release
+from edgekit.pipeline.release import make_release
+from edgekit.pipeline.release_request import ReleaseRequest
 from edgekit.policy.document import load_preset
 from edgekit.targets.loader import resolve_target, target_names
 from edgekit.verify.select import select

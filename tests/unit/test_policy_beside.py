@@ -25,7 +25,8 @@ from edgekit.errors import BadInputError, IntegrityError
 from edgekit.pipeline.attach import AttachRequest, attach
 from edgekit.pipeline.engines import EngineChoice, EnginesRequest, EnginesRun, run_engines
 from edgekit.pipeline.folders import BuildFolders
-from edgekit.pipeline.release import BuildResult, ReleaseRequest, make_release
+from edgekit.pipeline.release import BuildResult, make_release
+from edgekit.pipeline.release_request import ReleaseRequest
 from edgekit.policy.clauses import COSTS, BaselineClause, BudgetClause, Clause
 from edgekit.policy.context import Baseline
 from edgekit.policy.document import load_preset

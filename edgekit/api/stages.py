@@ -1,12 +1,4 @@
-"""The Python API: one function a stage under the name of its command, and `build` for all of them.
-
-    from edgekit import api
-    result = api.build("model.pt", data="images", target="cpu", output="edgekit-build")
-    print(result.verdict.outcome, result.folder)
-
-Everything heavy is imported when a function is called; `gate` and `verify` need numpy and a runtime only. All of them
-raise `edgekit.errors.EdgekitError` for what cannot be done; that maps did not hold is a result.
-"""
+"""From a model to a bundle: `build`, and each of its stages by itself."""
 
 from __future__ import annotations
 
@@ -17,36 +9,14 @@ from edgekit.core.progress import NULL_OBSERVER, Observer
 from edgekit.pipeline.stage_inputs import stage_inputs
 
 if TYPE_CHECKING:
-    from edgekit.bench.options import LatencyOptions
-    from edgekit.bench.result import LatencyReport
-    from edgekit.blame.bundled import BlameReport
     from edgekit.config.recipe import Recipe
     from edgekit.core.stages import StageRecord
     from edgekit.pipeline.device_candidate import CandidateResult
-    from edgekit.pipeline.explain import Explanation
-    from edgekit.pipeline.inspect import Found
     from edgekit.pipeline.release import BuildResult
-    from edgekit.policy.policy import Policy
     from edgekit.precision.options import Tolerance
     from edgekit.teacher.load_options import LoadOptions
-    from edgekit.verify.gate import GateResult
-    from edgekit.verify.stage import Verification
 
-__all__ = [
-    "bench",
-    "blame",
-    "build",
-    "bundle",
-    "calibrate",
-    "compress",
-    "explain",
-    "export",
-    "gate",
-    "golden",
-    "inspect",
-    "qat",
-    "verify",
-]
+__all__ = ["build", "bundle", "calibrate", "compress", "export", "golden", "qat"]
 
 PathLike = str | Path
 
@@ -272,17 +242,6 @@ def qat(  # noqa: PLR0913 - all but three by keyword
         return run(request, Path(output), given.observer)
 
 
-def verify(
-    path: PathLike, *, policy: Policy | None = None, controls: bool = True, observer: Observer = NULL_OBSERVER
-) -> Verification:
-    """Run a bundle's engine on its golden set, here and now, and judge its maps, with controls beside it."""
-    from edgekit.bundle.open import open_bundle
-    from edgekit.verify.stage import verify_bundle
-
-    with open_bundle(Path(path)) as opened:
-        return verify_bundle(opened, policy, controls=controls, observer=observer)
-
-
 def bundle(
     build_dir: PathLike,
     *,
@@ -298,7 +257,8 @@ def bundle(
     from edgekit.engines.protocol import EngineOptions
     from edgekit.pipeline.engines import EnginesRequest, engines_for, run_engines
     from edgekit.pipeline.folders import BuildFolders
-    from edgekit.pipeline.release import ReleaseRequest, make_release
+    from edgekit.pipeline.release import make_release
+    from edgekit.pipeline.release_request import ReleaseRequest
     from edgekit.targets.loader import resolve_target
     from edgekit.targets.site import refuse_without_device
 
@@ -319,79 +279,7 @@ def bundle(
         )
     }
     options, runs = EngineOptions(), recipe.select.latency_runs
-    wanted = EnginesRequest(folders, chosen, choice, policy, runs, options, recipe.verify.controls)
+    controls, tensorrt = recipe.verify.controls, recipe.tensorrt
+    wanted = EnginesRequest(folders, chosen, choice, policy, runs, options, controls, tensorrt)
     ran = run_engines(wanted, observer)
     return make_release(ReleaseRequest(folders, chosen.name, ran, recipe, policy, records | ran.records), observer)
-
-
-def gate(path: PathLike, *, policy: Policy | None = None, baseline: PathLike | None = None) -> GateResult:
-    """Check a bundle's integrity and judge its stored scores; `baseline` names another release to compare with."""
-    from edgekit.bundle.open import open_bundle
-    from edgekit.verify import gate as judging
-
-    beside = None if baseline is None else judging.read_baseline(Path(baseline))
-    with open_bundle(Path(path)) as opened:
-        return judging.gate(opened, policy, beside)
-
-
-def explain(bundle: PathLike, image: PathLike, output: PathLike, *, class_name: str | None = None) -> Explanation:
-    """Answer one image with a bundle's engine and write where it looked as a PNG to `output`."""
-    from edgekit.bundle.open import open_bundle
-    from edgekit.pipeline.explain import explain_image
-
-    with open_bundle(Path(bundle)) as opened:
-        return explain_image(opened, Path(image), Path(output), class_name)
-
-
-def bench(
-    bundle: PathLike, *, options: LatencyOptions | None = None, observer: Observer = NULL_OBSERVER
-) -> LatencyReport:
-    """Time a bundle's engine here, beside its FP32 graph where the bundle ships INT8."""
-    from edgekit.bench.latency import LatencySubject, measure_latency
-    from edgekit.bench.options import LatencyOptions
-    from edgekit.bundle.open import open_bundle
-    from edgekit.interface.preprocess import preprocess
-
-    options = options or LatencyOptions()
-    with open_bundle(Path(bundle)) as opened:
-        manifest, golden_set = opened.manifest, opened.golden()
-        subjects = {manifest.precision: LatencySubject(manifest.engine, opened.model_path)}
-        if manifest.precision != "fp32":
-            subjects["fp32"] = LatencySubject(manifest.engine, opened.partner_path)
-        # A small golden set is repeated: whole batches are timed.
-        wanted = [index % len(golden_set) for index in range(8 * options.batch)]
-        images = preprocess(golden_set.pixels[wanted], golden_set.card.input)
-        return measure_latency(subjects, images, options, observer)
-
-
-def blame(
-    bundle: PathLike, *, output: PathLike | None = None, observer: Observer = NULL_OBSERVER, **options: Any
-) -> BlameReport:
-    """Say which rounding moved a bundle's maps, and at which hop from teacher to engine they were lost.
-
-    Args:
-        bundle: Folder or tar file of a bundle.
-        output: Folder for document, table, page and exclude list; None writes nothing.
-        observer: Told of the progress.
-        **options: options, images, build, student_code, policy, hops_only, as `edgekit.blame.bundled.BlameRequest`.
-    """
-    from edgekit.blame import bundled
-    from edgekit.blame.write import write_blame
-    from edgekit.bundle.open import open_bundle
-    from edgekit.core.files import check_writable_directory
-
-    if output is not None:
-        check_writable_directory(Path(output))  # said before minutes of work
-    options |= {name: Path(options[name]) for name in ("images", "build") if options.get(name) is not None}
-    with open_bundle(Path(bundle)) as opened:
-        report = bundled.blame(bundled.BlameRequest(opened, **options), observer)
-    if output is not None:
-        write_blame(report, Path(output))
-    return report
-
-
-def inspect(path: PathLike, *, load: LoadOptions | None = None) -> Found:
-    """Say what a file or folder is."""
-    from edgekit.pipeline.inspect import inspect_path
-
-    return inspect_path(Path(path), load)
