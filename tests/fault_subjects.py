@@ -44,6 +44,7 @@ class Subject:
         model: Its explained graph in FP32; copy it before changing it.
         training: Other pixels and labels of the same kind, for whoever trains or calibrates.
         other_tap: Another module whose output has the tap's size.
+        retraining: Epochs and rate of training that makes another network of the teacher.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Subject:
     model: onnx.ModelProto
     training: tuple[np.ndarray, np.ndarray]
     other_tap: str
+    retraining: tuple[int, float]
 
     def copied(self) -> onnx.ModelProto:
         """The graph, to be changed."""
@@ -109,7 +111,7 @@ def demo() -> Subject:
     """The classifier that comes with edgekit: residual, 8 x 8 maps, six shapes."""
     teacher = load_model(teacher_path())
     golden = golden_of(teacher, *demo_images("val", SAMPLES))
-    return Subject("demo", teacher, golden, exported(teacher), demo_images("broad", 192)[:2], "layer3.0.bn1")
+    return Subject("demo", teacher, golden, exported(teacher), demo_images("broad", 192)[:2], "layer3.0.bn1", (6, 0.2))
 
 
 def discs_network(seed: int = 0, epochs: int = 6) -> nn.Module:
@@ -130,7 +132,7 @@ def discs() -> Subject:
     """A network of `networks` that minds colours: 16 x 16 maps of ten channels, three classes."""
     teacher = LoadedModel(discs_network(), discs_card(), "networks:Residual", {}, None, "0" * 64)
     golden = golden_of(teacher, *coloured_discs.drawn(SAMPLES, seed=1))
-    return Subject("discs", teacher, golden, exported(teacher), coloured_discs.drawn(192, seed=2)[:2], "layer2.bn1")
+    return Subject("discs", teacher, golden, exported(teacher), coloured_discs.drawn(192, seed=2)[:2], "layer2.bn1", (6, 0.5))
 
 
 SUBJECTS: Mapping[str, Callable[[], Subject]] = {"demo": demo, "discs": discs}

@@ -5,6 +5,7 @@ What is broken is an ONNX graph, a preparation or a golden set; never a score.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from PIL import Image
 
 from edgekit.bundle.golden import GoldenSet
 from edgekit.engines.protocol import Runner
+from edgekit.teacher.checkpoint import LoadedModel
 
 Made = tuple[GoldenSet, onnx.ModelProto]
 
@@ -112,17 +114,15 @@ def class_off_by_one(subject: Subject) -> Made:
 
 def stale_engine(subject: Subject) -> Made:
     """The teacher was trained on; the engine is still of the weights before."""
-    later = exported_later(subject)
+    later = trained_on(subject)
     return golden_of(later, subject.golden.pixels, subject.golden.labels), subject.model
 
 
-def exported_later(subject: Subject):  # noqa: ANN201
-    import copy
-
+def trained_on(subject: Subject) -> LoadedModel:
     network = copy.deepcopy(subject.teacher.model)
     with torch.random.fork_rng():
         torch.manual_seed(5)
-        train(network, subject.teacher.card, *subject.training, epochs=4, lr=0.05)
+        train(network, subject.teacher.card, *subject.training, epochs=subject.retraining[0], lr=subject.retraining[1])
     return replace(subject.teacher, model=network)
 
 

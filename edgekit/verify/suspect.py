@@ -1,0 +1,101 @@
+"""What a search for faults is given: the golden set, the engine's answers, and the engine to be asked again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+
+from edgekit.bundle.golden import GoldenSet
+from edgekit.engines.protocol import Runner
+from edgekit.metrics.scores import ScoreTable
+from edgekit.verify.answers import EngineAnswers, answer_golden
+from edgekit.verify.finding import Finding, logit_error, mean_cosine
+
+__all__ = ["Finder", "Suspect", "match"]
+
+# Samples for questions that the engine has to be asked again for: what bounds the cost of a diagnosis.
+_SAMPLES = 32
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """An engine whose answers are looked into.
+
+    Attributes:
+        golden: The golden set.
+        answers: What the engine said.
+        table: The scores of those answers.
+        runner: The engine, to be asked again with other inputs; None where there is none to ask.
+    """
+
+    golden: GoldenSet
+    answers: EngineAnswers
+    table: ScoreTable
+    runner: Runner | None
+
+    @cached_property
+    def cosine(self) -> float:
+        """Mean cosine of the maps as they are."""
+        return mean_cosine(self.golden.maps, self.answers.maps)
+
+    @property
+    def agreement(self) -> float:
+        """Share of equal predictions, as they are."""
+        return float(np.mean(self.table.agrees))
+
+    @cached_property
+    def logit_error(self) -> float:
+        """How far the logits are off, as a share of how far they spread."""
+        return logit_error(self.golden.logits, self.answers.logits)
+
+    @cached_property
+    def part(self) -> GoldenSet:
+        """The first samples, few enough to be answered some dozen times."""
+        golden = self.golden
+        return replace(
+            golden,
+            pixels=golden.pixels[:_SAMPLES],
+            labels=golden.labels[:_SAMPLES],
+            logits=golden.logits[:_SAMPLES],
+            maps=golden.maps[:_SAMPLES],
+            names=golden.names[:_SAMPLES],
+            masks=None,
+            further=tuple(replace(item, maps=item.maps[:_SAMPLES]) for item in golden.further),
+        )
+
+    @cached_property
+    def part_match(self) -> float:
+        """`match` of the part as the engine answers it, asked in the same way as the searches ask."""
+        return 0.0 if self.runner is None else match(self.part, answer_golden(self.runner, self.part))
+
+
+@dataclass(frozen=True)
+class Finder:
+    """A search for one family of faults.
+
+    Attributes:
+        faults: Names of what it may find.
+        find: The search.
+        when: "always", "mismatch" (maps or answers are not those of a healthy engine), or "unexplained" (and no
+            search before found why): what says by exclusion which part is wrong must not speak before the others.
+        asks: It asks the engine again, so it is left out where there is none.
+    """
+
+    faults: tuple[str, ...]
+    find: Callable[[Suspect], Sequence[Finding]]
+    when: Literal["always", "mismatch", "unexplained"] = "mismatch"
+    asks: bool = False
+
+
+def match(golden: GoldenSet, answers: EngineAnswers) -> float:
+    """How well answers match in all that they say: the mean of agreement, mean cosine and 1 - error of the logits.
+
+    Predictions and maps alone are too coarse: a pruned engine's may come near by luck under another preparation.
+    """
+    agreement = float(np.mean(np.argmax(np.nan_to_num(answers.logits), axis=1) == golden.teacher_class))
+    near = 1 - min(1.0, logit_error(golden.logits, answers.logits))
+    return (agreement + mean_cosine(golden.maps, answers.maps) + near) / 3
