@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 from torch import nn
 
 from edgekit.attribution.spec import MapSpec
-from edgekit.bundle.golden import GoldenSet
+from edgekit.bundle.golden import FurtherMaps, GoldenSet
 from edgekit.core.progress import NULL_OBSERVER
 from edgekit.demo.images import draw_image
 from edgekit.demo.network import teacher_path
@@ -44,7 +45,8 @@ class Subject:
         model: Its explained graph in FP32; copy it before changing it.
         training: Other pixels and labels of the same kind, for whoever trains or calibrates.
         other_tap: Another module whose output has the tap's size.
-        retraining: Epochs and rate of training that makes another network of the teacher.
+        later: Makes the network that became of the teacher when it was trained again.
+        coarse: How many times coarser its images have to be for it to mind.
     """
 
     name: str
@@ -53,7 +55,8 @@ class Subject:
     model: onnx.ModelProto
     training: tuple[np.ndarray, np.ndarray]
     other_tap: str
-    retraining: tuple[int, float]
+    later: Callable[[LoadedModel], nn.Module]
+    coarse: int
 
     def copied(self) -> onnx.ModelProto:
         """The graph, to be changed."""
@@ -66,9 +69,9 @@ class Subject:
         return exported(replace(self.teacher, model=network))
 
 
-def exported(loaded: LoadedModel) -> onnx.ModelProto:
+def exported(loaded: LoadedModel, classes: int = 1) -> onnx.ModelProto:
     """The explained graph in FP32."""
-    return explained_onnx(loaded, MapOptions(), use_closed_form=True, opset=18).model
+    return explained_onnx(loaded, MapOptions(classes=classes), use_closed_form=True, opset=18).model
 
 
 def opened(model: onnx.ModelProto, path: Path, engine: Engine = REFERENCE) -> Runner:
@@ -78,15 +81,17 @@ def opened(model: onnx.ModelProto, path: Path, engine: Engine = REFERENCE) -> Ru
 
 
 def golden_of(
-    teacher: LoadedModel, pixels: np.ndarray, labels: np.ndarray, masks: np.ndarray | None = None
+    teacher: LoadedModel, pixels: np.ndarray, labels: np.ndarray, masks: np.ndarray | None = None, classes: int = 1
 ) -> GoldenSet:
-    """What a network says about images."""
+    """What a network says about images, with the maps of its best `classes` answers."""
     tap = teacher.card.tap
     assert tap is not None
-    logits, (maps,) = teacher_answers(teacher, Explainer(GRAD_CAM, (Tap(tap),)), 1, pixels, NULL_OBSERVER)
+    logits, views = teacher_answers(teacher, Explainer(GRAD_CAM, (Tap(tap),)), classes, pixels, NULL_OBSERVER)
+    maps, *further = views
+    spec = MapSpec(GRAD_CAM.name, tap, *maps.shape[1:], classes=classes)
     return GoldenSet(
         card=teacher.card,
-        map_spec=MapSpec(GRAD_CAM.name, tap, *maps.shape[1:]),
+        map_spec=spec,
         pixels=pixels,
         labels=labels,
         logits=logits,
@@ -94,6 +99,7 @@ def golden_of(
         names=tuple(f"{index}.png" for index in range(len(pixels))),
         masks=masks,
         teacher=teacher.digest,
+        further=tuple(FurtherMaps(view, array) for view, array in zip(spec.views[1:], further, strict=True)),
     )
 
 
@@ -111,7 +117,19 @@ def demo() -> Subject:
     """The classifier that comes with edgekit: residual, 8 x 8 maps, six shapes."""
     teacher = load_model(teacher_path())
     golden = golden_of(teacher, *demo_images("val", SAMPLES))
-    return Subject("demo", teacher, golden, exported(teacher), demo_images("broad", 192)[:2], "layer3.0.bn1", (6, 0.2))
+    return Subject("demo", teacher, golden, exported(teacher), demo_images("broad", 192)[:2], "layer3.0.bn1", demo_later, 4)
+
+
+def demo_later(teacher: LoadedModel) -> nn.Module:
+    """The demo's network shaken and trained for some epochs more."""
+    network = copy.deepcopy(teacher.model)
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d):
+                module.weight.data += 0.5 * module.weight.std() * torch.randn_like(module.weight)
+        coloured_discs.train(network, teacher.card, *demo_images("broad", 192)[:2], epochs=4, lr=0.01)
+    return network
 
 
 def discs_network(seed: int = 0, epochs: int = 6) -> nn.Module:
@@ -132,7 +150,7 @@ def discs() -> Subject:
     """A network of `networks` that minds colours: 16 x 16 maps of ten channels, three classes."""
     teacher = LoadedModel(discs_network(), discs_card(), "networks:Residual", {}, None, "0" * 64)
     golden = golden_of(teacher, *coloured_discs.drawn(SAMPLES, seed=1))
-    return Subject("discs", teacher, golden, exported(teacher), coloured_discs.drawn(192, seed=2)[:2], "layer2.bn1", (6, 0.5))
+    return Subject("discs", teacher, golden, exported(teacher), coloured_discs.drawn(192, seed=2)[:2], "layer2.bn1", lambda _: discs_network(1), 8)
 
 
 SUBJECTS: Mapping[str, Callable[[], Subject]] = {"demo": demo, "discs": discs}

@@ -18,6 +18,8 @@ __all__ = ["find_class_index_fault", "find_class_order_fault"]
 
 # Of more classes only the neighbours are asked for: every question costs a pass over the part.
 _CLASSES = 16
+# Another class's map is a match, or merely less far off than the class asked for.
+_SAME_MAPS = 0.9
 
 
 def find_class_order_fault(golden: GoldenSet, answers: EngineAnswers) -> list[Finding]:
@@ -61,7 +63,7 @@ def find_class_index_fault(suspect: Suspect) -> list[Finding]:
     offset = max(asked, key=lambda one: mean_cosine(golden.maps, asked[one]))
     after = mean_cosine(golden.maps, asked[offset])
     names = golden.card.classes
-    if offset and closes(before, after):
+    if offset and closes(before, after) and after >= _SAME_MAPS:
         first = int(golden.teacher_class[0])
         text = (
             f"The maps match when the class that is asked for is moved on by {offset:+d}: the engine's map of "
@@ -86,7 +88,7 @@ def _exchanged(golden: GoldenSet, asked: Mapping[int, npt.NDArray[np.float32]], 
         offset = max(asked, key=lambda one: mean_cosine(golden.maps[rows], asked[one][rows]))
         best[present], maps[rows] = (present + offset) % classes, asked[offset][rows]
     after = mean_cosine(golden.maps, maps)
-    if len(set(best.values())) != len(best) or not closes(before, after):
+    if len(set(best.values())) != len(best) or not closes(before, after) or after < _SAME_MAPS:
         return []
     moved = next(present for present, index in best.items() if present != index)
     names = golden.card.classes

@@ -5,6 +5,8 @@ A finding is a hint for a person and never changes a verdict: the verdict is com
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from edgekit.bundle.golden import GoldenSet
@@ -22,6 +24,8 @@ _HEALTHY_COSINE = 0.98
 _HEALTHY_AGREEMENT = 0.95
 # Below these, faults are looked for even so: cosine flatters maps that are zero in most cells.
 _HEALTHY_MEANS = {"spearman": 0.9, "iou-top20": 0.75}
+# Below these, drift is told of even so; pruned networks that hold their maps lie between.
+_DRIFTED_MEANS = {"spearman": 0.8, "iou-top20": 0.6}
 
 
 def diagnose(
@@ -39,7 +43,7 @@ def diagnose(
     broken = _broken_values(answers, table)
     certain = _found(suspect, "always")
     matches = suspect.cosine >= _HEALTHY_COSINE and suspect.agreement >= _HEALTHY_AGREEMENT
-    if matches and _means_healthy(table):
+    if matches and _reaches(table, _HEALTHY_MEANS):
         return (*certain, *broken)
     # What leaves the smallest gap explains most; what cannot be undone comes last.
     findings = sorted(
@@ -49,7 +53,7 @@ def diagnose(
     if not (certain or findings):
         findings = _found(suspect, "unexplained")
     told = (*certain, *findings, *broken)
-    return told if told or matches else (_unexplained(suspect),)
+    return told if told or (matches and _reaches(table, _DRIFTED_MEANS)) else (_unexplained(suspect),)
 
 
 def _found(suspect: Suspect, when: str) -> list[Finding]:
@@ -61,11 +65,11 @@ def _found(suspect: Suspect, when: str) -> list[Finding]:
     ]
 
 
-def _means_healthy(table: ScoreTable) -> bool:
+def _reaches(table: ScoreTable, means: Mapping[str, float]) -> bool:
+    """Whether the means of metrics, over what could be compared, are at least these."""
     compared = table.compared
-    return all(
-        not compared.any() or float(np.mean(table.metrics[name][compared])) >= least
-        for name, least in _HEALTHY_MEANS.items()
+    return not compared.any() or all(
+        float(np.mean(table.metrics[name][compared])) >= least for name, least in means.items()
     )
 
 
@@ -101,7 +105,7 @@ def _unexplained(suspect: Suspect) -> Finding:
             agreement,
             agreement,
         )
-    if cosine >= _HEALTHY_COSINE:
+    if cosine >= _HEALTHY_COSINE and agreement < _HEALTHY_AGREEMENT:
         return Finding(
             "predictions-flipped",
             f"The maps of the teacher's classes match (mean cosine {cosine:.3f}), but predictions agree on "
@@ -111,7 +115,7 @@ def _unexplained(suspect: Suspect) -> Finding:
         )
     return Finding(
         "maps-drifted",
-        f"Predictions agree on {agreement:.1%} but the maps' mean cosine is {cosine:.3f}, and no layout or input fault "
+        f"Predictions agree on {agreement:.1%} but the maps do not match (mean cosine {cosine:.3f}), and no layout or input fault "
         "explains it: compression moved the maps, or the engine is stale, of earlier weights or of another build. Answers "
         "cannot tell these apart, since either is a sound network that differs a little: compare the engine's digest "
         "with the build's record first. If it is the build's own, prune less, train longer, or hold the map "

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from edgekit.interface.card import InputSpec
 from edgekit.verify.answers import answer_golden
-from edgekit.verify.finding import Finding, best_of_each, closes
-from edgekit.verify.suspect import Suspect, match
+from edgekit.verify.finding import Finding, best_of_each
+from edgekit.verify.suspect import Suspect, match, restores
 
 __all__ = ["find_input_faults"]
 
@@ -30,7 +30,7 @@ def find_input_faults(suspect: Suspect) -> list[Finding]:
     before, findings = suspect.part_match, []
     for fault, words, spec in _other_preparations(suspect.golden.card.input):
         after = match(suspect.part, answer_golden(suspect.runner, suspect.part, spec=spec))
-        if closes(before, after):
+        if restores(before, after):
             findings.append(Finding(fault, f"Maps and predictions match when {words}.", before, after))
     return best_of_each(findings)
 

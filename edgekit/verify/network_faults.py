@@ -17,9 +17,11 @@ __all__ = ["find_head_fault", "find_map_branch_fault"]
 # INT8 moves maps as far as answers; a branch that answers another question moves them many times further.
 _TIMES_FURTHER = 4.0
 _ANSWERS_HOLD = 0.2
-# A logit that follows the teacher's less than this is not that class's any more. Pruned and badly rounded ones, biased
-# as they are, still rise and fall with the teacher's while the maps hold.
-_FOLLOWS = 0.6
+# A class whose logit rises and falls with the teacher's less than this is read by other weights than its own ...
+_FOLLOWS = 0.3
+# ... as long as logits spread like the teacher's. In a body that was pruned or rounded to pieces they hardly vary.
+_SPREADS = 0.4
+_AGREES = 0.8
 
 
 def find_map_branch_fault(suspect: Suspect) -> list[Finding]:
@@ -40,23 +42,21 @@ def find_map_branch_fault(suspect: Suspect) -> list[Finding]:
 
 
 def find_head_fault(suspect: Suspect) -> list[Finding]:
-    """Maps still lie where the teacher's lie while logits do not follow: the body sees, and the head misreads."""
+    """Logits vary as the teacher's do but do not follow them: the body sees the image, and the head misreads it."""
     golden, answers = suspect.golden, suspect.answers
     if len(golden) < 2 * golden.logits.shape[1] or not np.isfinite(answers.logits).all():
         return []
     teacher, engine = (part - part.mean(axis=0, dtype=np.float64) for part in (golden.logits, answers.logits))
     norms = np.linalg.norm(teacher, axis=0) * np.linalg.norm(engine, axis=0)
     follows = (teacher * engine).sum(axis=0) / np.maximum(norms, 1e-30)
-    # What maps have in common, whatever the image: the teacher's own, paired with another sample's.
-    common = mean_cosine(golden.maps, np.roll(golden.maps, 1, axis=0))
-    if follows.min() >= _FOLLOWS or suspect.cosine < 0.5 * (1 + common) or suspect.agreement > 0.9:
+    spread = float(engine.std() / max(teacher.std(), 1e-30))
+    if follows.min() >= _FOLLOWS or not _SPREADS <= spread <= 1 / _SPREADS or suspect.agreement > _AGREES:
         return []
     worst = int(np.argmin(follows))
     text = (
-        f"The maps lie where the teacher's do (cosine {suspect.cosine:.2f}; maps of other images reach {common:.2f}), "
-        f"but the answers do not follow: the logit of {golden.card.classes[worst]!r} correlates by "
-        f"{float(follows[worst]):.2f} with the teacher's. The body sees the image and the head misreads it: channels are "
-        "swapped between them, or the head's weights are random or another network's. Which of these, answers cannot "
-        "tell, since each is the same features under other weights."
+        f"Predictions agree on {suspect.agreement:.1%} only. Logits vary as much as the teacher's ({spread:.2f} times), "
+        f"but that of {golden.card.classes[worst]!r} correlates by {float(follows[worst]):.2f} with the teacher's: the "
+        "head misreads what the body sees. Channels are swapped between them, or the head's weights are random or "
+        "another network's; answers cannot tell which, since each is the same features under other weights."
     )
     return [Finding("head-scrambled", text, suspect.agreement, suspect.agreement)]

@@ -11,10 +11,13 @@ import numpy.typing as npt
 
 from edgekit.engines.protocol import EngineInfo, EngineOutput, Runner
 from edgekit.verify.answers import answer_golden
-from edgekit.verify.finding import Finding, best_of_each, closes
-from edgekit.verify.suspect import Suspect, match
+from edgekit.verify.finding import Finding, best_of_each
+from edgekit.verify.suspect import Suspect, match, restores
 
 __all__ = ["find_layout_faults", "find_resize_faults"]
+
+# How many times smaller the images may have been before they were enlarged.
+_COARSER = (2, 3, 4, 6, 8)
 
 Images = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
@@ -30,7 +33,7 @@ def find_layout_faults(suspect: Suspect) -> list[Finding]:
         ("it is given an NCHW buffer as if it were NHWC", False),
     ):
         after = match(suspect.part, answer_golden(_Reordered(suspect.runner, as_rows), suspect.part))
-        if closes(suspect.part_match, after):
+        if restores(suspect.part_match, after):
             text = f"Maps and predictions match when it is undone that the input's layout is wrong: {words}."
             findings.append(Finding("input-layout", text, suspect.part_match, after))
     return best_of_each(findings)
@@ -86,7 +89,7 @@ def find_resize_faults(suspect: Suspect) -> list[Finding]:
     for words, pixels in _other_sizes(suspect.part.pixels):
         answers = answer_golden(suspect.runner, replace(suspect.part, pixels=pixels))
         after = match(suspect.part, answers)
-        if closes(suspect.part_match, after):
+        if restores(suspect.part_match, after):
             text = (
                 f"Maps and predictions come nearer when the images are {words}. Images were resized with another "
                 "filter or to another frame than the teacher's; make them by edgekit's own rule."
@@ -99,8 +102,10 @@ def _other_sizes(pixels: Pixels) -> Iterator[tuple[str, Pixels]]:
     values = pixels.astype(np.float32)
     once = _smoothed(values)
     yield "smoothed: they were made smaller without averaging", _rounded(once)
-    yield "smoothed twice: they were made smaller without averaging", _rounded(_smoothed(once))
     yield "sharpened: they were smoothed, or enlarged from smaller ones", _rounded(2 * values - once)
+    for parts in _COARSER:
+        words = f"made coarser {parts} times: the teacher's were enlarged from smaller ones by a smoothing filter"
+        yield words, _rounded(_coarser(values, parts))
     yield "cut at the borders (7/8 of each side): a centre was cropped before", _rounded(_framed(values, 7 / 8))
     yield "framed wider (8/7 of each side): a centre was cropped", _rounded(_framed(values, 8 / 7))
 
@@ -119,13 +124,31 @@ def _smoothed(values: Images) -> Images:
     return values
 
 
+def _coarser(values: Images, parts: int) -> Images:
+    """Averaged down to a `parts`-th of each side, and enlarged again bilinearly."""
+    for axis in (1, 2):
+        size = values.shape[axis]
+        small = max(size // parts, 1)
+        # Each small pixel is the mean of the stretch that it covers, as in Pillow's box filter.
+        edges = np.linspace(0, size, small + 1)
+        covers = np.minimum(edges[1:, None], np.arange(1, size + 1)) - np.maximum(edges[:-1, None], np.arange(size))
+        means = (np.maximum(covers, 0) * small / size).astype(np.float32)
+        enlarged = _between(small, (np.arange(size) + 0.5) * small / size - 0.5) @ means
+        values = np.moveaxis(np.tensordot(enlarged, values, axes=(1, axis)), 0, axis)
+    return values
+
+
 def _framed(values: Images, share: float) -> Images:
     """The middle `share` of each side, resized bilinearly to the size there was; borders repeated beyond 1."""
     for axis in (1, 2):
         size = values.shape[axis]
-        places = np.clip((np.arange(size) + 0.5 - size / 2) * share + size / 2 - 0.5, 0, size - 1)
-        low = np.floor(places).astype(np.int64)
-        weight = (places - low).astype(np.float32).reshape([-1 if place == axis else 1 for place in range(4)])
-        upper = np.take(values, np.minimum(low + 1, size - 1), axis=axis)
-        values = (1 - weight) * np.take(values, low, axis=axis) + weight * upper
+        framed = _between(size, (np.arange(size) + 0.5 - size / 2) * share + size / 2 - 0.5)
+        values = np.moveaxis(np.tensordot(framed, values, axes=(1, axis)), 0, axis)
     return values
+
+
+def _between(size: int, places: npt.NDArray[np.float64]) -> Images:
+    """Weights [len(places), size] that read a row of `size` pixels at places between them, borders repeated."""
+    clipped = np.clip(places, 0, size - 1)
+    distance = np.abs(clipped[:, None] - np.arange(size))
+    return np.maximum(1 - distance, 0).astype(np.float32)

@@ -13,12 +13,14 @@ from edgekit.bundle.golden import GoldenSet
 from edgekit.engines.protocol import Runner
 from edgekit.metrics.scores import ScoreTable
 from edgekit.verify.answers import EngineAnswers, answer_golden
-from edgekit.verify.finding import Finding, logit_error, mean_cosine
+from edgekit.verify.finding import Finding, closes, logit_error, mean_cosine
 
-__all__ = ["Finder", "Suspect", "match"]
+__all__ = ["Finder", "Suspect", "match", "restores"]
 
 # Samples for questions that the engine has to be asked again for: what bounds the cost of a diagnosis.
 _SAMPLES = 32
+# What an undone fault of the input leaves: INT8 and some pruning, and not a wreck that another input suits less badly.
+_RESTORED = 0.85
 
 
 @dataclass(frozen=True)
@@ -99,3 +101,8 @@ def match(golden: GoldenSet, answers: EngineAnswers) -> float:
     agreement = float(np.mean(np.argmax(np.nan_to_num(answers.logits), axis=1) == golden.teacher_class))
     near = 1 - min(1.0, logit_error(golden.logits, answers.logits))
     return (agreement + mean_cosine(golden.maps, answers.maps) + near) / 3
+
+
+def restores(before: float, after: float) -> bool:
+    """Whether `match` after undoing a fault of the input says that it was that fault."""
+    return closes(before, after) and after >= _RESTORED

@@ -5,7 +5,6 @@ What is broken is an ONNX graph, a preparation or a golden set; never a score.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,14 +12,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
-from coloured_discs import train
 from fault_subjects import Subject, exported, golden_of, opened
 from graph_faults import at_input, at_output, at_tensor, before_relu, int8_steps, tap_of, without_relu
 from PIL import Image
 
 from edgekit.bundle.golden import GoldenSet
 from edgekit.engines.protocol import Runner
-from edgekit.teacher.checkpoint import LoadedModel
 
 Made = tuple[GoldenSet, onnx.ModelProto]
 
@@ -53,12 +50,11 @@ def _changed(subject: Subject, change: Callable[[onnx.ModelProto], None]) -> Mad
     return subject.golden, model
 
 
-def swapped_channels(subject: Subject) -> Made:
+def swapped_channels(subject: Subject, seed: int = 3) -> Made:
+    """The tapped activation's channels reach the head and the map in another order."""
     model = subject.copied()
-    channels = int(subject.teacher.model(torch.zeros(1, *subject.teacher.card.input.shape)).shape[1])
-    weight = [module for module in subject.teacher.model.modules() if isinstance(module, torch.nn.Linear)][-1].weight
-    assert weight.shape[0] == channels
-    order = np.random.default_rng(0).permutation(weight.shape[1])
+    (head,) = (module for module in subject.teacher.model.modules() if isinstance(module, torch.nn.Linear))
+    order = np.random.default_rng(seed).permutation(head.in_features)
     at_tensor(model, tap_of(model), ("Gather", [order.astype(np.int64)], {"axis": 1}))
     return subject.golden, model
 
@@ -73,21 +69,33 @@ def normalised_twice(subject: Subject) -> Made:
     return _changed(subject, lambda model: at_input(model, "image", ("Sub", [mean], {}), ("Div", [std], {})))
 
 
-def nearest_pixels(subject: Subject) -> Made:
-    """The golden set's images were made anew from photographs four times as wide, with another filter than before."""
-    spec = subject.golden.card.input
-    rng = np.random.default_rng(0)
-    pairs = []
-    for pixels in subject.golden.pixels:
-        large = Image.fromarray(pixels).resize((4 * spec.width, 4 * spec.height), Image.Resampling.BICUBIC)
-        noisy = np.asarray(large) + rng.normal(0, 40, (4 * spec.height, 4 * spec.width, 3))
-        photo = Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8))
-        pairs.append(
-            [np.asarray(photo.resize((spec.width, spec.height), way)) for way in (Image.BILINEAR, Image.NEAREST)]
-        )
-    right, wrong = (np.stack(part) for part in zip(*pairs, strict=True))
-    golden = golden_of(subject.teacher, right, subject.golden.labels)
-    return replace(golden, pixels=wrong), subject.model
+def sharp_pixels(subject: Subject) -> Made:
+    """The teacher saw small photographs enlarged by a smoothing filter; the golden set's pixels are of large ones."""
+    spec, factor = subject.golden.card.input, subject.coarse
+    small = (spec.width // factor, spec.height // factor)
+
+    def seen(photo: Image.Image) -> Image.Image:
+        thumbnail = photo.resize(small, Image.Resampling.BOX)
+        return thumbnail.resize(photo.size, Image.Resampling.BILINEAR)
+
+    return _seen_otherwise(subject, seen)
+
+
+def cropped_pixels(subject: Subject) -> Made:
+    """The teacher's preparation cropped the middle, as many do; the golden set's pixels are of whole photographs."""
+
+    def seen(photo: Image.Image) -> Image.Image:
+        x, y = photo.width / 16, photo.height / 16
+        box = (x, y, photo.width - x, photo.height - y)
+        return photo.resize(photo.size, Image.Resampling.BILINEAR, box=box)
+
+    return _seen_otherwise(subject, seen)
+
+
+def _seen_otherwise(subject: Subject, seen: Callable[[Image.Image], Image.Image]) -> Made:
+    pixels = np.stack([np.asarray(seen(Image.fromarray(one))) for one in subject.golden.pixels])
+    golden = golden_of(subject.teacher, pixels, subject.golden.labels)
+    return replace(golden, pixels=subject.golden.pixels), subject.model
 
 
 def rows_for_channels(subject: Subject) -> Made:
@@ -113,17 +121,9 @@ def class_off_by_one(subject: Subject) -> Made:
 
 
 def stale_engine(subject: Subject) -> Made:
-    """The teacher was trained on; the engine is still of the weights before."""
-    later = trained_on(subject)
+    """The teacher was trained again; the engine is still of the weights before."""
+    later = replace(subject.teacher, model=subject.later(subject.teacher))
     return golden_of(later, subject.golden.pixels, subject.golden.labels), subject.model
-
-
-def trained_on(subject: Subject) -> LoadedModel:
-    network = copy.deepcopy(subject.teacher.model)
-    with torch.random.fork_rng():
-        torch.manual_seed(5)
-        train(network, subject.teacher.card, *subject.training, epochs=subject.retraining[0], lr=subject.retraining[1])
-    return replace(subject.teacher, model=network)
 
 
 def wrong_tap(subject: Subject) -> Made:
@@ -146,7 +146,11 @@ def saturated_tap(subject: Subject) -> Made:
 
 
 def dropped_relu(subject: Subject) -> Made:
-    return _changed(subject, without_relu)
+    """Of the maps of the two best answers: a best answer's map alone is hardly negative anywhere."""
+    golden = golden_of(subject.teacher, subject.golden.pixels, subject.golden.labels, classes=2)
+    model = exported(subject.teacher, classes=2)
+    without_relu(model)
+    return golden, model
 
 
 def turned_batch(subject: Subject) -> Made:
@@ -176,7 +180,8 @@ FAULTS: Mapping[str, EngineFault] = {
     "swapped channels": EngineFault(swapped_channels, "head-scrambled", ("channels",)),
     "RGB for BGR": EngineFault(red_for_blue, "input-channel-order", ("red and blue",)),
     "wrong mean and std": EngineFault(normalised_twice, "input-mean-std", ("mean and std",)),
-    "wrong resize filter": EngineFault(nearest_pixels, "input-resize", ("filter",)),
+    "wrong resize filter": EngineFault(sharp_pixels, "input-resize", ("filter", "coarser")),
+    "wrong resize frame": EngineFault(cropped_pixels, "input-resize", ("frame", "cut at the borders")),
     "NHWC for NCHW": EngineFault(rows_for_channels, "input-layout", ("NHWC",)),
     "transposed map": EngineFault(transposed_map, "map-transposed", ("transpose",)),
     "map shifted by one cell": EngineFault(shifted_map, "map-shifted", ("+1 rows and +0 columns",)),
