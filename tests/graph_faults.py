@@ -93,16 +93,29 @@ def _reads_back(makers: dict[str, onnx.NodeProto], name: str, op: str) -> str:
     return name
 
 
+def _last_relus(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """The ReLU at the end of each class's map."""
+    makers = {output: node for node in model.graph.node for output in node.output}
+    found, waiting = [], ["attribution"]
+    while waiting:
+        node = makers.get(waiting.pop())
+        if node is not None and node.op_type == "Relu":
+            found.append(node)
+        elif node is not None:
+            waiting += node.input
+    return found
+
+
 def before_relu(model: onnx.ModelProto) -> str:
-    """What the ReLU at the end of the map reads."""
-    (relu,) = (node for node in model.graph.node if "attribution" in node.output and node.op_type == "Relu")
+    """What the ReLU at the end of the one map reads."""
+    (relu,) = _last_relus(model)
     return str(relu.input[0])
 
 
 def without_relu(model: onnx.ModelProto) -> None:
-    """Drop the ReLU at the end of the map."""
-    (relu,) = (node for node in model.graph.node if "attribution" in node.output and node.op_type == "Relu")
-    relu.op_type = "Identity"
+    """Drop the ReLU at the end of every map."""
+    for relu in _last_relus(model):
+        relu.op_type = "Identity"
 
 
 def int8_steps(scale: float) -> tuple[Step, Step]:

@@ -146,9 +146,10 @@ def saturated_tap(subject: Subject) -> Made:
 
 
 def dropped_relu(subject: Subject) -> Made:
-    """Of the maps of the two best answers: a best answer's map alone is hardly negative anywhere."""
-    golden = golden_of(subject.teacher, subject.golden.pixels, subject.golden.labels, classes=2)
-    model = exported(subject.teacher, classes=2)
+    """Of the maps of every class: a best answer's map alone is hardly negative anywhere."""
+    classes = len(subject.golden.card.classes)
+    golden = golden_of(subject.teacher, subject.golden.pixels, subject.golden.labels, classes=classes)
+    model = exported(subject.teacher, classes=classes)
     without_relu(model)
     return golden, model
 
