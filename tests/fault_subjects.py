@@ -117,7 +117,9 @@ def demo() -> Subject:
     """The classifier that comes with edgekit: residual, 8 x 8 maps, six shapes."""
     teacher = load_model(teacher_path())
     golden = golden_of(teacher, *demo_images("val", SAMPLES))
-    return Subject("demo", teacher, golden, exported(teacher), demo_images("broad", 192)[:2], "layer3.0.bn1", demo_later, 4)
+    return Subject(
+        "demo", teacher, golden, exported(teacher), demo_images("broad", 192)[:2], "layer3.0.bn1", demo_later, 4
+    )
 
 
 def demo_later(teacher: LoadedModel) -> nn.Module:
@@ -150,7 +152,16 @@ def discs() -> Subject:
     """A network of `networks` that minds colours: 16 x 16 maps of ten channels, three classes."""
     teacher = LoadedModel(discs_network(), discs_card(), "networks:Residual", {}, None, "0" * 64)
     golden = golden_of(teacher, *coloured_discs.drawn(SAMPLES, seed=1))
-    return Subject("discs", teacher, golden, exported(teacher), coloured_discs.drawn(192, seed=2)[:2], "layer2.bn1", lambda _: discs_network(1), 8)
+    return Subject(
+        "discs",
+        teacher,
+        golden,
+        exported(teacher),
+        coloured_discs.drawn(192, seed=2)[:2],
+        "layer2.bn1",
+        lambda _: discs_network(1),
+        8,
+    )
 
 
 SUBJECTS: Mapping[str, Callable[[], Subject]] = {"demo": demo, "discs": discs}

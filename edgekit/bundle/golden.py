@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekit.attribution.spec import NO_CLASS, MapSpec, MapView
+from edgekit.bundle.distinct import repeated_names
 from edgekit.core.canonical import read_json, write_json
 from edgekit.core.digests import digest_array
 from edgekit.core.files import read_bytes, write_bytes
@@ -139,7 +140,8 @@ def read_golden(folder: Path) -> GoldenSet:
 
     Raises:
         BadInputError: A file is missing.
-        IntegrityError: A file is malformed, a shape does not fit, a value is not finite or a digest differs.
+        IntegrityError: A file is malformed, a shape does not fit, a value is not finite, a digest differs, or two
+            samples are the same image.
     """
     where = str(folder / GOLDEN_NAME)
     raw = read_json(folder / GOLDEN_NAME)
@@ -181,14 +183,27 @@ def read_golden(folder: Path) -> GoldenSet:
             for number, view in enumerate(spec.views[1:])
         ),
     )
+    _check_content(golden, digests, where)
+    return golden
+
+
+def _check_content(golden: GoldenSet, digests: tuple[str, ...], where: str) -> None:
     if golden.digests != digests:
         raise IntegrityError("A golden sample is not the image its digest names.", where=where)
     every = (golden.logits, golden.maps, *(item.maps for item in golden.further))
     if not all(np.isfinite(array).all() for array in every):
         raise IntegrityError("A golden set holds answers that are not finite.", where=where)
-    if golden.labels.min(initial=-1) < -1 or golden.labels.max(initial=-1) >= len(card.classes):
+    if golden.labels.min(initial=-1) < -1 or golden.labels.max(initial=-1) >= len(golden.card.classes):
         raise IntegrityError("A golden set holds a label outside its classes.", where=where)
-    return golden
+    repeated = repeated_names(golden.names, digests)
+    if repeated:
+        raise IntegrityError(
+            "A golden set repeats samples, so that a verdict's bounds would count an image more than once.",
+            where=where,
+            expected="samples that differ",
+            found=repeated,
+            hint="make the golden set again from images that differ, with 'edgekit golden'",
+        )
 
 
 def _read_array(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> npt.NDArray[Any]:

@@ -63,9 +63,7 @@ def find_mixed_logits(teacher: npt.NDArray[np.float32], engine: npt.NDArray[np.f
     return [_finding("predictions", "answer", int(moved[0]), matched, before, after)]
 
 
-def _finding(
-    what: str, one: str, first: int, matched: npt.NDArray[np.int64], before: float, after: float
-) -> Finding:
+def _finding(what: str, one: str, first: int, matched: npt.NDArray[np.int64], before: float, after: float) -> Finding:
     text = (
         f"The {what} match in another order of the samples: the {one} of sample {first} was given to sample "
         f"{int(matched[first])}. A batch is mixed up, or a buffer is read too early."

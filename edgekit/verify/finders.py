@@ -26,9 +26,7 @@ FINDERS: Mapping[str, Finder] = MappingProxyType(
             ("map-flipped", "map-rotated", "map-transposed", "map-shifted", "map-stale", "map-flat"),
             lambda suspect: find_map_faults(suspect.golden.maps, suspect.answers.maps),
         ),
-        "signs": Finder(
-            ("sign-lost",), lambda suspect: find_sign_faults(suspect.golden.maps, suspect.answers.maps)
-        ),
+        "signs": Finder(("sign-lost",), lambda suspect: find_sign_faults(suspect.golden.maps, suspect.answers.maps)),
         "scales": Finder(
             ("scale-saturated",), lambda suspect: find_scale_faults(suspect.golden.maps, suspect.answers.maps)
         ),

@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from edgekit.verify.finding import Finding, mean_cosine
+from edgekit.verify.finding import Finding
 from edgekit.verify.suspect import Suspect
 
 __all__ = ["find_head_fault", "find_map_branch_fault"]

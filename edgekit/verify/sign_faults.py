@@ -69,5 +69,3 @@ def _signs(teacher: Maps, engine: Maps, before: float) -> Iterator[Finding]:
         text = "The engine's maps are positive just where the teacher's are zero: the ReLU acts on the negated map."
         # Told by the share of cells, since what a ReLU cut off cannot be put back.
         yield Finding("sign-lost", text, 1 - share, share)
-
-

@@ -32,6 +32,7 @@ from edgekit.verify.answers import answer_golden
 from edgekit.verify.diagnose import diagnose
 from edgekit.verify.score import score_answers
 
+
 def trained() -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(0)
