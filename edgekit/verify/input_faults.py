@@ -12,6 +12,10 @@ from edgekit.verify.suspect import Suspect, match, restores
 
 __all__ = ["find_input_faults"]
 
+_LOOK = {
+    "input-channel-order": "One side takes RGB for BGR: look at the card's channel_order.",
+    "input-mean-std": "Mean and std are left out, other ones, or applied twice: compare the card's with the engine's.",
+}
 _ZERO, _ONE, _HALF = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), (0.5, 0.5, 0.5)
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _COMMON = (
@@ -31,7 +35,7 @@ def find_input_faults(suspect: Suspect) -> list[Finding]:
     for fault, words, spec in _other_preparations(suspect.golden.card.input):
         after = match(suspect.part, answer_golden(suspect.runner, suspect.part, spec=spec))
         if restores(before, after):
-            findings.append(Finding(fault, f"Maps and predictions match when {words}.", before, after))
+            findings.append(Finding(fault, f"Maps and predictions match when {words}. {_LOOK[fault]}", before, after))
     return best_of_each(findings)
 
 

@@ -1,4 +1,4 @@
-"""Faults of the pixels' places: another memory layout, another resizing. The engine is asked again with these undone."""
+"""Faults of the pixels' places: another memory layout, another resizing; undone, and the engine asked again."""
 
 from __future__ import annotations
 
