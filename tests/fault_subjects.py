@@ -118,7 +118,7 @@ def demo() -> Subject:
     teacher = load_model(teacher_path())
     golden = golden_of(teacher, *demo_images("val", SAMPLES))
     return Subject(
-        "demo", teacher, golden, exported(teacher), demo_images("broad", 192)[:2], "layer3.0.bn1", demo_later, 4
+        "demo", teacher, golden, exported(teacher), demo_images("broad", 96)[:2], "layer3.0.bn1", demo_later, 4
     )
 
 
@@ -130,7 +130,7 @@ def demo_later(teacher: LoadedModel) -> nn.Module:
         for module in network.modules():
             if isinstance(module, nn.Conv2d):
                 module.weight.data += 0.5 * module.weight.std() * torch.randn_like(module.weight)
-        coloured_discs.train(network, teacher.card, *demo_images("broad", 192)[:2], epochs=4, lr=0.01)
+        coloured_discs.train(network, teacher.card, *demo_images("broad", 96)[:2], epochs=3, lr=0.01)
     return network
 
 
@@ -157,7 +157,7 @@ def discs() -> Subject:
         teacher,
         golden,
         exported(teacher),
-        coloured_discs.drawn(192, seed=2)[:2],
+        coloured_discs.drawn(96, seed=2)[:2],
         "layer2.bn1",
         lambda _: discs_network(1),
         8,

@@ -31,7 +31,7 @@ def find_mixed_maps(teacher: Maps, engine: Maps) -> list[Finding]:
     similarity = ours @ theirs.T
     matched = assign(1 - similarity)
     best = similarity[np.arange(len(matched)), matched]
-    before, after = mean_cosine(teacher, engine), float(np.mean(best))
+    before, after = mean_cosine(teacher, engine), float(np.mean(similarity.max(axis=1)))
     moved = np.flatnonzero(matched != np.arange(len(matched)))
     if not len(moved) or float(np.mean(best >= _SAME_MAP)) < _FOUND or not closes(before, after):
         return []

@@ -17,6 +17,8 @@ __all__ = ["find_head_fault", "find_map_branch_fault"]
 # INT8 moves maps as far as answers; a branch that answers another question moves them many times further.
 _TIMES_FURTHER = 4.0
 _ANSWERS_HOLD = 0.2
+# Length of the difference of two maps of length 1; rounding leaves some hundredths.
+_LEAST_MOVED = 0.1
 # Some class's logit falls where the teacher's rises, while logits still vary: other weights read it. Where a body was
 # pruned or rounded to pieces, logits hardly vary any more. Channels in another order leave a fifth and more of the
 # spread (two networks, six orders each), pruning leaves an eighth and less before any logit turns round.
@@ -28,7 +30,10 @@ def find_map_branch_fault(suspect: Suspect) -> list[Finding]:
     """The answers are the teacher's and the maps are not: the network is right, and its map branch is not."""
     moved = math.sqrt(max(2 * (1 - suspect.cosine), 0.0))
     error = suspect.logit_error
-    if error > _ANSWERS_HOLD or moved < _TIMES_FURTHER * max(error, 1e-3):
+    states = suspect.table.state
+    if states.count("non_finite") or states.count("one_zero") > len(states) / 2:
+        return []
+    if error > _ANSWERS_HOLD or moved < _LEAST_MOVED or moved < _TIMES_FURTHER * max(error, 1e-3):
         return []
     spec = suspect.golden.map_spec
     text = (
@@ -55,8 +60,8 @@ def find_head_fault(suspect: Suspect) -> list[Finding]:
     worst = int(np.argmin(follows))
     text = (
         f"Predictions agree on {suspect.agreement:.1%} only. Logits still vary ({spread:.2f} times the teacher's "
-        f"spread), but that of {golden.card.classes[worst]!r} correlates by {float(follows[worst]):.2f} with the teacher's: the "
-        "head misreads what the body sees. Channels are swapped between them, or the head's weights are random or "
+        f"spread), but that of {golden.card.classes[worst]!r} correlates by {float(follows[worst]):.2f} with the "
+        "teacher's: the head misreads what the body sees. Channels are swapped between them, or the head's weights are random or "
         "another network's; answers cannot tell which, since each is the same features under other weights."
     )
     return [Finding("head-scrambled", text, suspect.agreement, suspect.agreement)]

@@ -63,7 +63,7 @@ class _Reordered:
         if self._as_rows:
             turned = images.reshape(count, height, width, channels).transpose(0, 3, 1, 2)
         else:
-            turned = images.transpose(0, 2, 3, 1).reshape(images.shape)
+            turned = images.transpose(0, 2, 3, 1).reshape(count, channels, height, width)
         return self._inner.run(np.ascontiguousarray(turned), class_index)
 
     def close(self) -> None:
@@ -120,7 +120,7 @@ def _smoothed(values: Images) -> Images:
         padded = np.pad(values, [(1, 1) if place == axis else (0, 0) for place in range(4)], mode="edge")
         size = values.shape[axis]
         before, same, after = (np.take(padded, np.arange(start, start + size), axis=axis) for start in range(3))
-        values = (before + 2 * same + after) / 4
+        values = ((before + 2 * same + after) / 4).astype(np.float32)
     return values
 
 
@@ -132,7 +132,7 @@ def _coarser(values: Images, parts: int) -> Images:
         # Each small pixel is the mean of the stretch that it covers, as in Pillow's box filter.
         edges = np.linspace(0, size, small + 1)
         covers = np.minimum(edges[1:, None], np.arange(1, size + 1)) - np.maximum(edges[:-1, None], np.arange(size))
-        means = (np.maximum(covers, 0) * small / size).astype(np.float32)
+        means: Images = (np.maximum(covers, 0) * small / size).astype(np.float32)
         enlarged = _between(small, (np.arange(size) + 0.5) * small / size - 0.5) @ means
         values = np.moveaxis(np.tensordot(enlarged, values, axes=(1, axis)), 0, axis)
     return values
@@ -151,4 +151,5 @@ def _between(size: int, places: npt.NDArray[np.float64]) -> Images:
     """Weights [len(places), size] that read a row of `size` pixels at places between them, borders repeated."""
     clipped = np.clip(places, 0, size - 1)
     distance = np.abs(clipped[:, None] - np.arange(size))
-    return np.maximum(1 - distance, 0).astype(np.float32)
+    weights: Images = np.maximum(1 - distance, 0).astype(np.float32)
+    return weights

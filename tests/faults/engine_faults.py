@@ -178,9 +178,9 @@ def half_repeated(subject: Subject) -> Made:
 
 
 FAULTS: Mapping[str, EngineFault] = {
-    "swapped channels": EngineFault(swapped_channels, "head-scrambled", ("channels",)),
+    "swapped channels": EngineFault(swapped_channels, "head-scrambled", ("Channels are swapped",)),
     "RGB for BGR": EngineFault(red_for_blue, "input-channel-order", ("red and blue",), ("demo",)),
-    "wrong mean and std": EngineFault(normalised_twice, "input-mean-std", ("mean and std",)),
+    "wrong mean and std": EngineFault(normalised_twice, "input-mean-std", ("applied twice",)),
     "wrong resize filter": EngineFault(sharp_pixels, "input-resize", ("filter", "coarser")),
     "wrong resize frame": EngineFault(cropped_pixels, "input-resize", ("frame", "cut at the borders"), ("discs",)),
     "NHWC for NCHW": EngineFault(rows_for_channels, "input-layout", ("NHWC",)),

@@ -14,6 +14,7 @@ from coloured_discs import train
 from engine_faults import ALSO, FAULTS, half_repeated, swapped_channels
 from explained_graphs import ArrayImages
 from fault_subjects import SUBJECTS, Subject, opened
+from graph_faults import without_relu
 
 from edgekit.bundle.golden import GoldenSet, read_golden, write_golden
 from edgekit.calibrate.formats import number_format
@@ -110,7 +111,7 @@ def quantised(subject: Subject, method: str) -> onnx.ModelProto:
 
 
 @pytest.mark.parametrize("engine", [REFERENCE, ORT_CPU], ids=lambda engine: engine.name)
-@pytest.mark.parametrize("method", ["", "minmax", "percentile"])
+@pytest.mark.parametrize("method", ["", "minmax"])
 def test_a_sound_engine_is_accused_of_nothing(subject: Subject, engine: Engine, method: str, tmp_path: Path) -> None:
     model = quantised(subject, method) if method else subject.model
     found = seen(subject.golden, opened(model, tmp_path / "sound.onnx", engine))
@@ -128,9 +129,9 @@ def drifted(subject: Subject, rate: float, importance: str, epochs: int) -> onnx
     return subject.of_network(pruned.model)
 
 
-@pytest.mark.parametrize("epochs", [0, 3])
-@pytest.mark.parametrize("importance", ["l1", "l2"])
-@pytest.mark.parametrize("rate", [0.2, 0.36, 0.5])
+@pytest.mark.parametrize(
+    ("rate", "importance", "epochs"), [(0.2, "l1", 0), (0.36, "l1", 0), (0.36, "l2", 0), (0.5, "l2", 0), (0.4, "l1", 1)]
+)
 def test_an_honestly_drifted_engine_is_accused_of_nothing(
     subject: Subject, rate: float, importance: str, epochs: int, tmp_path: Path
 ) -> None:
@@ -151,9 +152,7 @@ def test_channels_in_any_order_are_told_from_drift(demo: Subject, seed: int, tmp
 
 
 def test_a_lost_relu_is_named_even_where_the_policy_passes(demo: Subject, tmp_path: Path) -> None:
-    """The best answer's map is hardly negative anywhere: its scores hold, and yet the engine is not what it should be."""
-    from graph_faults import without_relu
-
+    """The best answer's map is hardly negative anywhere: its scores hold, though the engine is broken."""
     model = demo.copied()
     without_relu(model)
     found = seen(demo.golden, opened(model, tmp_path / "lost.onnx"))

@@ -53,7 +53,7 @@ def test_logits_alone_in_another_order_are_found() -> None:
     (finding,) = find_mixed_logits(teacher, np.roll(engine, 5, axis=0))
     assert finding.fault == "batch-mixed-up"
     assert "the answer of sample 0 was given to sample 5" in finding.text
-    assert finding.after == 1
+    assert finding.after > 0.95
     assert find_mixed_logits(teacher, engine) == []
 
 
