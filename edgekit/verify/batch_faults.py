@@ -14,6 +14,7 @@ __all__ = ["find_mixed_logits", "find_mixed_maps"]
 _COMPARED = 256
 # Another sample's map matches exactly or not at all.
 _SAME_MAP = 0.98
+_OTHER_MAP = 2.0 * _COMPARED
 # Where a map or answer comes a batch late, the last batch's never do.
 _FOUND = 0.8
 
@@ -29,7 +30,8 @@ def find_mixed_maps(teacher: Maps, engine: Maps) -> list[Finding]:
     """
     ours, theirs = _unit_rows(teacher[:_COMPARED]), _unit_rows(engine[:_COMPARED])
     similarity = ours @ theirs.T
-    matched = assign(1 - similarity)
+    # As many exact matches as there can be; whose maps never came must not take another's for being less far off.
+    matched = assign(np.where(similarity >= _SAME_MAP, 0, _OTHER_MAP) - similarity)
     best = similarity[np.arange(len(matched)), matched]
     before, after = mean_cosine(teacher, engine), float(np.mean(similarity.max(axis=1)))
     moved = np.flatnonzero(matched != np.arange(len(matched)))
