@@ -118,8 +118,8 @@ def _unexplained(suspect: Suspect) -> Finding:
         f"Predictions agree on {agreement:.1%} but the maps do not match (mean cosine {cosine:.3f}), and no layout or "
         "input fault explains it: compression moved the maps, or the engine is stale, of earlier weights or of another "
         "build. Answers cannot tell these apart, since either is a sound network that differs a little: compare the "
-        "engine's digest with the build's record first. If it is the build's own, prune less, train longer, or hold the map "
-        "(compress.matching).",
+        "engine's digest with the build's record first. If it is the build's own, prune less, train longer, or hold "
+        "the map (compress.matching).",
         cosine,
         cosine,
     )

@@ -62,6 +62,7 @@ def find_head_fault(suspect: Suspect) -> list[Finding]:
         f"Predictions agree on {suspect.agreement:.1%} only. Logits still vary ({spread:.2f} times the teacher's "
         f"spread), but that of {golden.card.classes[worst]!r} correlates by {float(follows[worst]):.2f} with the "
         "teacher's: the head misreads what the body sees. Channels are swapped between them, or the head's weights are "
-        "random, or the engine is another network's; answers cannot tell which, since each reads features with other weights than their own."
+        "random, or the engine is another network's; answers cannot tell which, "
+        "since each reads features with other weights than their own."
     )
     return [Finding("head-scrambled", text, suspect.agreement, suspect.agreement)]
