@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekit.attribution.spec import NO_CLASS, MapSpec, MapView
+from edgekit.bundle.distinct import repeated_names
 from edgekit.core.canonical import read_json, write_json
 from edgekit.core.digests import digest_array
 from edgekit.core.files import foreign_os_errors, write_bytes
@@ -67,6 +68,10 @@ class RandomAnswers:
     seed: int
     classes: npt.NDArray[np.int64]
     maps: tuple[npt.NDArray[np.float16], ...]
+
+    def part(self, rows: npt.NDArray[np.intp]) -> RandomAnswers:
+        """What it says of some samples, by index."""
+        return replace(self, classes=self.classes[rows], maps=tuple(maps[:, rows] for maps in self.maps))
 
 
 @dataclass(frozen=True)
@@ -128,6 +133,21 @@ class GoldenSet:
         logit is not above zero.
         """
         return explained_classes(self.logits, self.map_spec)
+
+    def part(self, rows: npt.NDArray[np.intp]) -> GoldenSet:
+        """The golden set of some samples, by index."""
+        known = self.random
+        return replace(
+            self,
+            pixels=self.pixels[rows],
+            labels=self.labels[rows],
+            logits=self.logits[rows],
+            maps=self.maps[rows],
+            names=tuple(self.names[row] for row in rows),
+            masks=None if self.masks is None else self.masks[rows],
+            further=tuple(replace(item, maps=item.maps[rows]) for item in self.further),
+            random=None if known is None else known.part(rows),
+        )
 
 
 def explained_classes(logits: npt.NDArray[np.float32], spec: MapSpec) -> npt.NDArray[np.int32]:
@@ -204,7 +224,8 @@ def read_golden(folder: Path) -> GoldenSet:
 
     Raises:
         BadInputError: A file is missing.
-        IntegrityError: A file is malformed, a shape does not fit, a value is not finite or a digest differs.
+        IntegrityError: A file is malformed, a shape does not fit, a value is not finite, a digest differs, or two
+            samples are the same image.
     """
     where = str(folder / GOLDEN_NAME)
     raw = read_json(folder / GOLDEN_NAME)
@@ -249,14 +270,27 @@ def read_golden(folder: Path) -> GoldenSet:
         random=random,
         random_absent=absent,
     )
+    _check_content(golden, digests, where)
+    return golden
+
+
+def _check_content(golden: GoldenSet, digests: tuple[str, ...], where: str) -> None:
     if golden.digests != digests:
         raise IntegrityError("A golden sample is not the image its digest names.", where=where)
     every = (golden.logits, golden.maps, *(item.maps for item in golden.further))
     if not all(_finite(array) for array in every):
         raise IntegrityError("A golden set holds answers that are not finite.", where=where)
-    if golden.labels.min(initial=-1) < -1 or golden.labels.max(initial=-1) >= len(card.classes):
+    if golden.labels.min(initial=-1) < -1 or golden.labels.max(initial=-1) >= len(golden.card.classes):
         raise IntegrityError("A golden set holds a label outside its classes.", where=where)
-    return golden
+    repeated = repeated_names(golden.names, digests)
+    if repeated:
+        raise IntegrityError(
+            "A golden set repeats samples, so that a verdict's bounds would count an image more than once.",
+            where=where,
+            expected="samples that differ",
+            found=repeated,
+            hint="make the golden set again from images that differ, with 'edgekit golden'",
+        )
 
 
 def _read_random(

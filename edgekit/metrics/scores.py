@@ -57,3 +57,21 @@ class ScoreTable:
     def compared(self) -> npt.NDArray[np.bool_]:
         """True for every state but "both_zero", [N]: the samples that a map metric speaks about."""
         return np.array([state != "both_zero" for state in self.state], dtype=np.bool_)
+
+    def part(self, rows: npt.NDArray[np.intp]) -> ScoreTable:
+        """The scores of some samples, by index."""
+
+        def columns(group: Mapping[str, npt.NDArray[np.float64]]) -> dict[str, npt.NDArray[np.float64]]:
+            return {name: values[rows] for name, values in group.items()}
+
+        return ScoreTable(
+            sample=tuple(self.sample[row] for row in rows),
+            label=self.label[rows],
+            teacher_class=self.teacher_class[rows],
+            engine_class=self.engine_class[rows],
+            state=tuple(self.state[row] for row in rows),
+            metrics=columns(self.metrics),
+            own_class_metrics=columns(self.own_class_metrics),
+            localisation=columns(self.localisation),
+            views={name: columns(group) for name, group in self.views.items()},
+        )

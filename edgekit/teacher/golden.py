@@ -5,7 +5,7 @@ It depends on the teacher and the images alone, so it is made once for all recip
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 
 from edgekit.attribution.spec import OWN_CLASS, MapView
+from edgekit.bundle.distinct import repeated_names
 from edgekit.bundle.golden import FurtherMaps, GoldenSet, write_golden
 from edgekit.core.canonical import JsonValue
 from edgekit.core.digests import digest_array, digest_bytes
@@ -79,7 +80,8 @@ def golden(request: GoldenRequest, destination: Path, observer: Observer = NULL_
     """Write the golden set into `destination`.
 
     Raises:
-        BadInputError: As `load_model`; or the teacher's maps are all empty, so there is nothing to preserve.
+        BadInputError: As `load_model`; two images are the same; or the teacher's maps are all empty, so there is
+            nothing to preserve.
     """
     loaded = load_model(request.model, request.load)
     masks = request.images.masks(loaded.card.input.height, loaded.card.input.width)
@@ -117,6 +119,7 @@ def _make(
     pixels = request.images.pixels(spec.height, spec.width, observer)
     if not len(pixels):
         raise BadInputError("The golden set needs at least one image.", hint="give held-out images with --data")
+    _check_distinct(request.images.names, pixels)
     # A batch of two, since some layers cannot tell a batch of one from none.
     example = torch.from_numpy(preprocess(pixels[[0, min(1, len(pixels) - 1)]], spec))
     explainer = explainer_for(loaded, request.maps, example)
@@ -158,6 +161,17 @@ def _facts(request: GoldenRequest, made: GoldenSet, absent: str) -> Mapping[str,
         "card": made.card.to_dict(),
         "summary": f"{len(made)} samples, {told}, maps {taps}",
     }
+
+
+def _check_distinct(names: Sequence[str], pixels: npt.NDArray[np.uint8]) -> None:
+    repeated = repeated_names(names, [digest_array(image) for image in pixels])
+    if repeated:
+        raise BadInputError(
+            "The held-out images repeat some, so that a verdict's bounds would count an image more than once.",
+            expected="images that differ at the size in which the network sees them",
+            found=repeated,
+            hint="remove the copies, or hold out other images",
+        )
 
 
 def _check_answers(logits: npt.NDArray[np.float32], views: Mapping[MapView, npt.NDArray[np.float32]]) -> None:

@@ -63,6 +63,16 @@ class EngineAnswers:
     own_further: tuple[Maps, ...] = ()
     asked_both_ways: int | None = None
 
+    def part(self, rows: npt.NDArray[np.intp]) -> EngineAnswers:
+        """The answers about some samples, by index."""
+        return EngineAnswers(
+            logits=self.logits[rows],
+            maps=self.maps[rows],
+            own_maps=self.own_maps[rows],
+            further=tuple(maps[rows] for maps in self.further),
+            own_further=tuple(maps[rows] for maps in self.own_further),
+        )
+
 
 # Told of the answers as they come, in order: first sample of those, their maps and their own maps, view by view. A
 # start of 0 begins anew.

@@ -5,31 +5,27 @@ A finding is a hint for a person and never changes a verdict: the verdict is com
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
 
 import numpy as np
-import numpy.typing as npt
 
 from edgekit.bundle.golden import GoldenSet
 from edgekit.engines.protocol import Runner
 from edgekit.metrics.scores import ScoreTable
-from edgekit.verify.answer_faults import find_class_index_fault, find_class_order_fault
 from edgekit.verify.answers import EngineAnswers
-from edgekit.verify.finding import Finding
-from edgekit.verify.input_faults import find_input_faults
-from edgekit.verify.map_faults import find_map_faults
+from edgekit.verify.finders import FINDERS
+from edgekit.verify.finding import Finding, best_of_each
+from edgekit.verify.suspect import Suspect
 
 __all__ = ["diagnose"]
 
 # What plain INT8 done well reaches: nothing to explain.
 _HEALTHY_COSINE = 0.98
 _HEALTHY_AGREEMENT = 0.95
-# Samples for questions that the engine has to be asked again for.
-_SAMPLES = 32
-# Runs of neighbouring samples whose maps are looked at, where there are many, and the samples of one: enough of them
-# for a mixed-up order to show.
-_RUNS = 4
-_RUN = 256
+# Below these, faults are looked for even so: cosine flatters maps that are zero in most cells.
+_HEALTHY_MEANS = {"spearman": 0.9, "iou-top20": 0.75}
+# Below these, drift is told of even so; pruned networks that hold their maps lie between.
+_DRIFTED_MEANS = {"spearman": 0.8, "iou-top20": 0.6}
 
 
 def diagnose(
@@ -43,52 +39,44 @@ def diagnose(
         table: The scores of those answers.
         runner: The engine, to ask it again with differently prepared inputs; None leaves out whatever needs that.
     """
+    suspect = Suspect.of(golden, answers, table, runner)
     broken = _broken_values(answers, table)
-    cosine = _mean_cosine_of(table, golden)
-    agreement = float(np.mean(table.agrees))
-    if cosine >= _HEALTHY_COSINE and agreement >= _HEALTHY_AGREEMENT:
-        return tuple(broken)
-    rows = _looked_at(len(golden))
-    findings = [
-        *find_map_faults(golden.maps[rows], answers.maps[rows]),
-        *find_class_order_fault(golden, answers, rows),
-    ]
-    if runner is not None:
-        part = _part(golden)
-        findings += find_input_faults(part, runner)
-        findings += find_class_index_fault(part, runner)
+    certain = _found(suspect, "always")
+    matches = _mean_cosine_of(table, golden) >= _HEALTHY_COSINE and float(np.mean(table.agrees)) >= _HEALTHY_AGREEMENT
+    if matches and _reaches(table, _HEALTHY_MEANS):
+        return (*certain, *broken)
     # What leaves the smallest gap explains most; what cannot be undone comes last.
-    findings.sort(key=lambda finding: (finding.after <= finding.before, 1 - finding.after))
-    findings += broken
-    return tuple(findings) or (_unexplained(golden, cosine, agreement),)
-
-
-def _looked_at(count: int) -> npt.NDArray[np.intp]:
-    """Samples whose maps are looked at: of many some runs, in each of which neighbours stay neighbours."""
-    if count <= _RUNS * _RUN:
-        return np.arange(count)
-    starts = np.linspace(0, count - _RUN, _RUNS).astype(np.intp)
-    return (starts[:, None] + np.arange(_RUN)).reshape(-1)
+    findings = sorted(
+        best_of_each(_found(suspect, "mismatch")),
+        key=lambda finding: (finding.after <= finding.before, 1 - finding.after),
+    )
+    if not (certain or findings):
+        findings = _found(suspect, "unexplained")
+    told = (*certain, *findings, *broken)
+    return told if told or (matches and _reaches(table, _DRIFTED_MEANS)) else (_unexplained(suspect),)
 
 
 def _mean_cosine_of(table: ScoreTable, golden: GoldenSet) -> float:
-    """Mean cosine of the first map, as `mean_cosine` would find it again."""
+    """Mean cosine of the first map of every sample, as `mean_cosine` would find it again."""
     columns = table.views[golden.map_spec.views[0].name] if table.views else table.metrics
     compared = columns["cosine"][~np.isnan(columns["cosine"])]
     return float(np.mean(compared)) if len(compared) else 0.0
 
 
-def _part(golden: GoldenSet) -> GoldenSet:
-    return replace(
-        golden,
-        pixels=golden.pixels[:_SAMPLES],
-        labels=golden.labels[:_SAMPLES],
-        logits=golden.logits[:_SAMPLES],
-        maps=golden.maps[:_SAMPLES],
-        names=golden.names[:_SAMPLES],
-        masks=None,
-        random=None,
-        further=tuple(replace(item, maps=item.maps[:_SAMPLES]) for item in golden.further),
+def _found(suspect: Suspect, when: str) -> list[Finding]:
+    return [
+        finding
+        for finder in FINDERS.values()
+        if finder.when == when and not (finder.asks and suspect.runner is None)
+        for finding in finder.find(suspect)
+    ]
+
+
+def _reaches(table: ScoreTable, means: Mapping[str, float]) -> bool:
+    """Whether the means of metrics, over what could be compared, are at least these."""
+    compared = table.compared
+    return not compared.any() or all(
+        float(np.mean(table.metrics[name][compared])) >= least for name, least in means.items()
     )
 
 
@@ -110,7 +98,8 @@ def _share_not_finite(answers: EngineAnswers) -> float:
     return float(np.mean(~np.isfinite(answers.logits).all(axis=1)))
 
 
-def _unexplained(golden: GoldenSet, cosine: float, agreement: float) -> Finding:
+def _unexplained(suspect: Suspect) -> Finding:
+    golden, cosine, agreement = suspect.golden, suspect.cosine, suspect.agreement
     classes = len(golden.card.classes)
     counts = np.bincount(golden.teacher_class, minlength=classes) / len(golden)
     chance = float(np.max(counts))
@@ -123,7 +112,7 @@ def _unexplained(golden: GoldenSet, cosine: float, agreement: float) -> Finding:
             agreement,
             agreement,
         )
-    if cosine >= _HEALTHY_COSINE:
+    if cosine >= _HEALTHY_COSINE and agreement < _HEALTHY_AGREEMENT:
         return Finding(
             "predictions-flipped",
             f"The maps of the teacher's classes match (mean cosine {cosine:.3f}), but predictions agree on "
@@ -133,8 +122,11 @@ def _unexplained(golden: GoldenSet, cosine: float, agreement: float) -> Finding:
         )
     return Finding(
         "maps-drifted",
-        f"Predictions agree on {agreement:.1%} but the maps' mean cosine is {cosine:.3f}, and no layout or input fault "
-        "explains it: compression moved the maps. Prune less, train longer, or hold the map (compress.matching).",
+        f"Predictions agree on {agreement:.1%} but the maps do not match (mean cosine {cosine:.3f}), and no layout or "
+        "input fault explains it: compression moved the maps, or the engine is stale, of earlier weights or of another "
+        "build. Answers cannot tell these apart, since either is a sound network that differs a little: compare the "
+        "engine's digest with the build's record first. If it is the build's own, prune less, train longer, or hold "
+        "the map (compress.matching).",
         cosine,
         cosine,
     )

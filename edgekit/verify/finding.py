@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from edgekit.metrics.agreement import score_agreement
 
-__all__ = ["Finding", "Maps", "best_of_each", "closes", "mean_cosine"]
+__all__ = ["Finding", "Maps", "best_of_each", "closes", "logit_error", "mean_cosine"]
 
 Maps = npt.NDArray[np.float32]
 
@@ -47,6 +47,17 @@ def mean_cosine(teacher: Maps, engine: Maps) -> float:
     scores = score_agreement(teacher, np.ascontiguousarray(engine), ("cosine",)).metrics["cosine"]
     compared = scores[~np.isnan(scores)]
     return float(np.mean(compared)) if len(compared) else 0.0
+
+
+def logit_error(teacher: npt.NDArray[np.float32], engine: npt.NDArray[np.float32]) -> float:
+    """Root mean square of the difference of logits [N, classes], as a share of the standard deviation of the teacher's.
+
+    Infinite where a logit is not finite.
+    """
+    difference = engine.astype(np.float64) - teacher.astype(np.float64)
+    if not np.isfinite(difference).all():
+        return float("inf")
+    return float(np.sqrt(np.mean(difference**2)) / max(float(teacher.std(dtype=np.float64)), 1e-30))
 
 
 def closes(before: float, after: float) -> bool:

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-import numpy as np
-
-from edgekit.bundle.golden import GoldenSet
-from edgekit.engines.protocol import Runner
 from edgekit.interface.card import InputSpec
-from edgekit.verify.answers import EngineAnswers, answer_golden
-from edgekit.verify.finding import Finding, best_of_each, closes, mean_cosine
+from edgekit.verify.answers import answer_golden
+from edgekit.verify.finding import Finding, best_of_each
+from edgekit.verify.suspect import Suspect, match, restores
 
 __all__ = ["find_input_faults"]
 
+_LOOK = {
+    "input-channel-order": "One side takes RGB for BGR: look at the card's channel_order.",
+    "input-mean-std": "Mean and std are left out, other ones, or applied twice: compare the card's with the engine's.",
+}
 _ZERO, _ONE, _HALF = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), (0.5, 0.5, 0.5)
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _COMMON = (
@@ -26,25 +27,16 @@ _COMMON = (
 )
 
 
-def find_input_faults(golden: GoldenSet, runner: Runner) -> list[Finding]:
-    """Ask again with other preparations; one that restores maps and predictions is a finding.
-
-    Args:
-        golden: A part of the golden set that is small enough to be answered a dozen times.
-        runner: The engine.
-    """
-    before = _match(golden, answer_golden(runner, golden))
-    findings = []
-    for fault, words, spec in _other_preparations(golden.card.input):
-        after = _match(golden, answer_golden(runner, golden, spec=spec))
-        if closes(before, after):
-            findings.append(Finding(fault, f"Maps and predictions match when {words}.", before, after))
+def find_input_faults(suspect: Suspect) -> list[Finding]:
+    """Ask again with other preparations; one that restores maps and answers is a finding."""
+    if suspect.runner is None:
+        return []
+    before, findings = suspect.part_match, []
+    for fault, words, spec in _other_preparations(suspect.golden.card.input):
+        after = match(suspect.part, answer_golden(suspect.runner, suspect.part, spec=spec))
+        if restores(before, after):
+            findings.append(Finding(fault, f"Maps and predictions match when {words}. {_LOOK[fault]}", before, after))
     return best_of_each(findings)
-
-
-def _match(golden: GoldenSet, answers: EngineAnswers) -> float:
-    agreement = float(np.mean(np.argmax(np.nan_to_num(answers.logits), axis=1) == golden.teacher_class))
-    return 0.5 * (agreement + mean_cosine(golden.maps, answers.maps))
 
 
 def _other_preparations(spec: InputSpec) -> Iterator[tuple[str, str, InputSpec]]:

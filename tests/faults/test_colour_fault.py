@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from coloured_discs import CARD, COLOURS, drawn, train
 from faulty import FaultyRunner
 from torch import nn
 
@@ -18,8 +19,6 @@ from edgekit.core.progress import NULL_OBSERVER
 from edgekit.engines.protocol import EngineOptions, Runner
 from edgekit.engines.reference import ENGINE as REFERENCE
 from edgekit.export.explained import explained_onnx
-from edgekit.interface.card import InputSpec, ModelCard
-from edgekit.interface.preprocess import preprocess
 from edgekit.policy.document import load_preset
 from edgekit.policy.verdict import judge
 from edgekit.teacher.architectures.cifar_resnet import cifar_resnet
@@ -33,42 +32,13 @@ from edgekit.verify.answers import answer_golden
 from edgekit.verify.diagnose import diagnose
 from edgekit.verify.score import score_answers
 
-SIDE = 32
-COLOURS = {"red": (220, 40, 40), "green": (40, 190, 60), "blue": (40, 60, 220)}
-CARD = ModelCard(InputSpec(SIDE, SIDE, mean=(0.45, 0.5, 0.4), std=(0.25, 0.2, 0.3)), tuple(COLOURS), tap="layer3")
-
-
-def drawn(count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pixels, labels and masks of discs on grey noise, beside a square of another colour."""
-    rng = np.random.default_rng(seed)
-    labels = np.arange(count) % len(COLOURS)
-    paints = np.array(list(COLOURS.values()), dtype=np.float64)
-    pixels = rng.normal(120, 25, size=(count, SIDE, SIDE, 3))
-    masks = np.zeros((count, SIDE, SIDE), dtype=np.bool_)
-    rows, columns = np.mgrid[:SIDE, :SIDE]
-    for index, label in enumerate(labels):
-        y, x = rng.integers(0, SIDE - 4, size=2)
-        pixels[index, y : y + 4, x : x + 4] = paints[(label + rng.integers(1, 3)) % 3] + rng.normal(0, 10, size=3)
-        y, x = rng.integers(7, SIDE - 7, size=2)
-        masks[index] = (rows - y) ** 2 + (columns - x) ** 2 <= 30
-        pixels[index][masks[index]] = paints[label] + rng.normal(0, 10, size=3)
-    return np.clip(pixels, 0, 255).astype(np.uint8), labels.astype(np.int64), masks
-
 
 def trained() -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = cifar_resnet(8, len(COLOURS), (8, 16, 24), stem_stride=1)
-        optimiser = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-4)
-        pixels, labels, _ = drawn(960, seed=0)
-        images, classes = torch.from_numpy(preprocess(pixels, CARD.input)), torch.from_numpy(labels)
-        for _ in range(5):
-            for chosen in torch.randperm(len(images)).split(32):
-                loss = nn.functional.cross_entropy(model(images[chosen]), classes[chosen])
-                optimiser.zero_grad()
-                loss.backward()
-                optimiser.step()
-    return model.eval().requires_grad_(False)
+        train(model, CARD, *drawn(960, seed=0)[:2], epochs=5, lr=0.05)
+    return model
 
 
 @pytest.fixture(scope="module")
