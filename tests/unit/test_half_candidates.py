@@ -11,7 +11,7 @@ from typing import Any
 
 import onnx
 import pytest
-from device_candidates import RECIPE, candidate, device_stand_in, float_graph, run_on_device, stages
+from device_candidates import RECIPE, candidate, device_stand_in, edited, float_graph, run_on_device, stages
 from onnx import TensorProto
 from tensorrt_stand_ins import PAIRS
 
@@ -25,7 +25,7 @@ from edgekit.device.plan import read_plan_bytes
 from edgekit.engines.half_graph import SOURCE_KEY
 from edgekit.engines.registry import ENGINES
 from edgekit.engines.tensorrt.onnx_outline import read_outline
-from edgekit.errors import BadInputError
+from edgekit.errors import BadInputError, IntegrityError
 from edgekit.half.typed import type_half
 from edgekit.pipeline.attach import AttachRequest, attach
 from edgekit.pipeline.candidates import HALF_ENGINES, CandidateId, candidates_of, float_partner
@@ -110,23 +110,14 @@ class TestDevice:
         released = attach(AttachRequest(made.archive, tmp_path / "evidence", tmp_path / "out"))
         assert released.manifest.status == "released"
         assert {item.candidate.name for item in released.selection.judged} == {"int8", "fp16", "fp32"}
-
-    def test_evidence_without_it_is_not_whole(
-        self, made: CandidateResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        from device_candidates import edited
-
-        from edgekit.errors import IntegrityError
-
-        with device_stand_in(*PAIRS[2], monkeypatch, tmp_path):
-            run_on_device(made.archive, tmp_path / "evidence")
-
-        def drop(raw: dict[str, Any]) -> None:
-            del raw["candidates"]["fp16"]
-
-        edited(tmp_path / "evidence", drop, sealed=True)
+        # Without one of the three it is not whole.
+        edited(tmp_path / "evidence", _without_half, sealed=True)
         with pytest.raises(IntegrityError, match="not whole"):
             attach(AttachRequest(made.archive, tmp_path / "evidence", tmp_path / "out"))
+
+
+def _without_half(raw: dict[str, Any]) -> None:
+    del raw["candidates"]["fp16"]
 
 
 class TestHost:
