@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,12 +13,14 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from device_candidates import RECIPE, candidate, device_stand_in, run_on_device, stages
+from policy_tables import CASES
 from tensorrt_stand_ins import PAIRS
 
 from edgekit import api
 from edgekit.bench.result import LatencyReport
 from edgekit.bundle import layout
 from edgekit.bundle.open import open_bundle
+from edgekit.cli.gate import FORMATS
 from edgekit.cli.gate import command as gate_command
 from edgekit.core.canonical import dump_canonical, read_json
 from edgekit.core.stages import StageRecord
@@ -27,7 +30,7 @@ from edgekit.pipeline.engines import EngineChoice, EnginesRequest, EnginesRun, r
 from edgekit.pipeline.folders import BuildFolders
 from edgekit.pipeline.release import BuildResult, make_release
 from edgekit.pipeline.release_request import ReleaseRequest
-from edgekit.policy.clauses import COSTS, BaselineClause, BudgetClause, Clause
+from edgekit.policy.clauses import CLAUSES, COSTS, AgreementClause, BaselineClause, BudgetClause, Clause
 from edgekit.policy.context import Baseline
 from edgekit.policy.document import load_preset
 from edgekit.policy.policy import Policy
@@ -76,6 +79,23 @@ def release(built: tuple[BuildFolders, EnginesRun]) -> Any:
         )
 
     return make
+
+
+@pytest.fixture(scope="module")
+def everything(built: tuple[BuildFolders, EnginesRun], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle whose policy holds every kind of clause, and one over classes, judged beside itself."""
+    folders, ran = built
+    clauses: list[Clause] = [case.clause for case in CASES.values()]
+    policy = Policy("everything", 0.95, (*clauses, AgreementClause(0.5, over="class", small_classes="skip")), 20)
+
+    def make(beside: Baseline | None) -> Path:
+        for name in ("released", "blocked", "inconclusive"):
+            shutil.rmtree(folders.bundle(name), ignore_errors=True)
+        request = ReleaseRequest(folders, TARGET, ran, RECIPE, policy, RECORDS | ran.records, baseline=beside)
+        return make_release(request).folder
+
+    made = make(read_baseline(make(None)))
+    return Path(shutil.copytree(made, tmp_path_factory.mktemp("everything") / "release"))
 
 
 def test_a_release_within_its_budgets_passes_its_gate(release: Any) -> None:
@@ -174,6 +194,27 @@ def test_the_gate_takes_a_baseline_on_the_command_line(release: Any, tmp_path: P
 
     assert run() == 6
     assert run("--baseline", str(tmp_path / "before")) == 0
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_every_format_tells_of_every_kind_of_clause(everything: Path, form: str) -> None:
+    arguments = [str(everything), "--format", form, "--baseline", str(everything)]
+    done = CliRunner().invoke(gate_command, arguments, catch_exceptions=False, standalone_mode=False)
+    assert done.return_value == 6  # the tiny golden set has no masks
+    # Where only what does not hold is told, too: there are no masks.
+    assert "on masks is below the teacher" in html.unescape(done.output)
+    if form != "sarif":
+        assert "in every class of the teacher" in done.output
+        assert "99th percentile of the latency" in done.output
+
+
+def test_the_report_is_drawn_of_every_kind_of_clause(everything: Path) -> None:
+    with open_bundle(everything) as opened:
+        page = opened.read_bytes(layout.REPORT_HTML).decode()
+        clauses = opened.read_json(layout.REPORT_JSON)["verdict"]["clauses"]
+    assert {entry["kind"] for entry in clauses} == set(CLAUSES)
+    assert all(entry["text"] and entry["better"] in ("higher", "lower") for entry in clauses)
+    assert "in every class of the teacher" in page
 
 
 def test_a_bundle_that_was_never_verified_is_no_baseline(release: Any, tmp_path: Path) -> None:
