@@ -47,6 +47,7 @@ def policy_schema() -> dict[str, Any]:
         "confidence": confidence,
         "min_samples": {"type": "integer", "minimum": 1},
         "family_confidence": {"anyOf": [confidence, {"type": "null"}]},
+        "sequential": {"type": "boolean"},
         "clauses": {
             "type": "array",
             "minItems": 1,
@@ -66,6 +67,8 @@ def policy_schema() -> dict[str, Any]:
         },
         "required": ["name", "confidence", "min_samples", "clauses"],
         "additionalProperties": False,
+        "if": {"required": ["sequential"], "properties": {"sequential": {"const": True}}},
+        "then": {"properties": {"clauses": {"items": _may_be_watched()}}},
         "$defs": {kind: _clause_schema(cls) for kind, cls in CLAUSES.items()},
     }
 
@@ -73,6 +76,17 @@ def policy_schema() -> dict[str, Any]:
 def write_policy_schema(path: Path) -> None:
     """Write the schema where editors find it: `calibration/policy.schema.json` in the repository."""
     write_json(path, policy_schema())
+
+
+def _may_be_watched() -> dict[str, Any]:
+    """What `edgekit.policy.clauses.may_be_watched` says."""
+    exact = {"kind": {"enum": ["mean", "quantile"]}, "interval": {"const": "exact"}}
+    return {
+        "anyOf": [
+            {"properties": {"kind": {"enum": ["share", "agreement", "wrong-evidence", "budget"]}}},
+            {"required": ["interval"], "properties": exact},
+        ]
+    }
 
 
 def _one_of_the_kinds() -> dict[str, Any]:

@@ -29,6 +29,7 @@ from edgekit.metrics.scores_io import scores_from_dict
 from edgekit.policy.verdict import judge
 from edgekit.verify.control_files import CONTROLS_NAME, controls_from_files
 from edgekit.verify.gate import bundle_policy, wants_controls
+from edgekit.verify.sequence import judged_part
 from edgekit.verify.stage import EVIDENCE_NAME as VERIFIED_NAME
 from edgekit.verify.stage import LOGITS_NAME, MAPS_NAME, SCORES_NAME, VERDICT_NAME
 
@@ -65,8 +66,9 @@ def check_evidence(opened: Bundle, plan: DevicePlan, evidence: DeviceEvidence, f
         _check_beside(name, said, evidence, folder, place)
         _check_engine(plan, build, said, evidence, folder)
         table = scores_from_dict(said.scores, where=place, classes=len(golden.card.classes))
-        _check_scores(table, golden, place)
-        _check_controls(opened, table, golden, verify_folder(folder, name))
+        about = judged_part(golden, policy, len(table))
+        _check_scores(table, about, place)
+        _check_controls(opened, table, about, verify_folder(folder, name))
         verdict = judge(policy.of_scores(), table).to_dict()
         if verdict != said.verdict:
             raise IntegrityError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -74,4 +74,23 @@ class ScoreTable:
             own_class_metrics=columns(self.own_class_metrics),
             localisation=columns(self.localisation),
             views={name: columns(group) for name, group in self.views.items()},
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence[ScoreTable]) -> ScoreTable:
+        """The tables of some samples after one another; at least one, all with the same columns."""
+
+        def columns(groups: Sequence[Mapping[str, npt.NDArray[np.float64]]]) -> dict[str, npt.NDArray[np.float64]]:
+            return {name: np.concatenate([group[name] for group in groups]) for name in groups[0]}
+
+        return cls(
+            sample=tuple(sample for part in parts for sample in part.sample),
+            label=np.concatenate([part.label for part in parts]),
+            teacher_class=np.concatenate([part.teacher_class for part in parts]),
+            engine_class=np.concatenate([part.engine_class for part in parts]),
+            state=tuple(state for part in parts for state in part.state),
+            metrics=columns([part.metrics for part in parts]),
+            own_class_metrics=columns([part.own_class_metrics for part in parts]),
+            localisation=columns([part.localisation for part in parts]),
+            views={name: columns([part.views[name] for part in parts]) for name in parts[0].views},
         )

@@ -7,13 +7,14 @@ not hold its maps, and pictures need them; where it answers otherwise than its s
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edgekit.bench.result import PERCENTILES, LatencyReport
+from edgekit.bundle.golden import GoldenSet
 from edgekit.bundle.layout import CANDIDATES, LATENCY, LINEAGE, RECIPE
 from edgekit.bundle.open import Bundle, open_bundle
 from edgekit.core.canonical import read_json
@@ -27,6 +28,7 @@ from edgekit.report.data import CandidateSummary, ReportData, Status
 from edgekit.report.headline import headline
 from edgekit.report.write import HTML_NAME, write_report
 from edgekit.verify.gate import GateResult, bundle_policy, bundle_scores, gate
+from edgekit.verify.sequence import judged_part
 from edgekit.verify.stage import Verification, VerifyRequest, verify_engine
 
 __all__ = ["BundleReport", "BundleReportRequest", "blame_beside", "report_bundle", "report_file"]
@@ -96,14 +98,15 @@ def report_bundle(request: BundleReportRequest, folder: Path, observer: Observer
     bundle = request.bundle
     judged = gate(bundle, request.policy)
     blame = None if request.blame is None else _blame(request.blame, bundle)
-    golden = bundle.golden()
+    golden, own = bundle.golden(), bundle_policy(bundle)
     table = bundle_scores(bundle, golden)
-    asked = VerifyRequest(
-        bundle.manifest.engine, bundle.model_path, bundle.folder / "golden", request.policy or bundle_policy(bundle)
-    )
+    golden = judged_part(golden, own, len(table))
+    # The samples that were looked at, all of them, and no others: where it was decided is known.
+    whole = replace(request.policy or own, sequential=False)
+    asked = VerifyRequest(bundle.manifest.engine, bundle.model_path, bundle.folder / "golden", whole)
     again = verify_engine(asked, golden, observer)
     _check_same(table, again.table)
-    data = _report_data(bundle, judged, table, again, blame)
+    data = _report_data(bundle, golden, judged, table, again, blame)
     write_report(data, folder)
     return BundleReport(folder / HTML_NAME, data.status, headline(data), request.blame)
 
@@ -123,7 +126,12 @@ def report_file(
 
 
 def _report_data(
-    bundle: Bundle, judged: GateResult, table: ScoreTable, again: Verification, blame: Mapping[str, Any] | None
+    bundle: Bundle,
+    golden: GoldenSet,
+    judged: GateResult,
+    table: ScoreTable,
+    again: Verification,
+    blame: Mapping[str, Any] | None,
 ) -> ReportData:
     manifest = bundle.manifest
     stages = _stages(bundle)
@@ -136,7 +144,7 @@ def _report_data(
         title=str(told["golden"].facts.get("model", manifest.target)) if "golden" in told else "bundle",
         target=manifest.target,
         status=_status(judged, manifest.status),
-        golden=bundle.golden(),
+        golden=golden,
         table=table,
         verdict=judged.verdict,
         findings=tuple(finding.to_dict() for finding in again.findings),

@@ -19,6 +19,7 @@ from edgekit.pipeline.told_controls import control_summaries
 from edgekit.pipeline.verified import VerifiedCandidate
 from edgekit.report.data import CandidateSummary, ReportData
 from edgekit.verify.select import Judged, Selection
+from edgekit.verify.sequence import judged_part
 from edgekit.verify.stage import LOGITS_NAME, MAPS_NAME
 
 __all__ = ["release_report"]
@@ -41,7 +42,7 @@ def release_report(
         title=str(request.records["golden"].facts["model"]),
         target=request.target,
         status=selection.status,
-        golden=golden,
+        golden=judged_part(golden, request.policy, len(chosen.table)),
         table=chosen.table,
         verdict=chosen.verdict,
         findings=tuple(chosen.evidence["findings"]),

@@ -25,6 +25,7 @@ from edgekit.verify.beside import latency_costs
 from edgekit.verify.control_files import CONTROLS_NAME, controls_from_files
 from edgekit.verify.gate import GateResult, with_controls
 from edgekit.verify.select import Candidate
+from edgekit.verify.sequence import judged_part
 from edgekit.verify.stage import EVIDENCE_NAME, SCORES_NAME
 
 __all__ = ["VerifiedCandidate", "verified_candidate"]
@@ -56,9 +57,9 @@ def verified_candidate(
     artifact = artifact_path(request.folders, item.engine, name).stat().st_size
     costs = latency_costs(latency, name, partner)
     costs |= {"artifact-bytes": float(artifact), "bundle-bytes": float(shipped_bytes(request, item))}
-    document = folder / CONTROLS_NAME
+    document, about = folder / CONTROLS_NAME, judged_part(golden, request.policy, len(table))
     controls = controls_from_files(
-        read_bytes(document), lambda file: read_bytes(folder / file), golden, table, where=str(document)
+        read_bytes(document), lambda file: read_bytes(folder / file), about, table, where=str(document)
     )
     judged = with_controls(judge(request.policy, table, Context(request.baseline, costs)), controls)
     labelled = accuracy(table.label, table.engine_class)

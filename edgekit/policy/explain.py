@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from edgekit.policy.judging import Rule
 from edgekit.policy.needs import ClauseNeeds, needs_of
 from edgekit.policy.policy import Policy
 
@@ -114,8 +115,7 @@ def explain_policy(policy: Policy, samples: int | None = None, classes: int = 1)
     needs = tuple(
         needs_of(
             clause,
-            policy.class_confidence(classes if clause in over else 1),
-            policy.min_samples,
+            Rule(policy.class_confidence(classes if clause in over else 1), policy.min_samples, (), policy.sequential),
             None if samples is None else samples // classes if clause in over else samples,
         )
         for clause in policy.clauses

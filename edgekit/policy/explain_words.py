@@ -45,6 +45,11 @@ def _opening(explanation: Explanation) -> str:
         "It fails as soon as one demand is shown not to hold; what is shown neither way is inconclusive, and does not "
         "pass."
     )
+    if policy.sequential:
+        text += (
+            " It is sequential: the samples are taken in a random order, and the verification stops as soon as every "
+            "demand is decided; the numbers of samples below are those at which it would."
+        )
     return _filled(text)
 
 

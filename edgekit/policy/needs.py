@@ -7,14 +7,14 @@ share of good samples is given. Where the answer depends on how values scatter, 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from edgekit.metrics.agreement import METRICS
-from edgekit.metrics.intervals import bernstein_samples, outwards
-from edgekit.metrics.statistics import clopper_pearson, samples_to_decide
+from edgekit.metrics.agreement import METRICS, Metric
+from edgekit.metrics.intervals import bernstein_samples
+from edgekit.metrics.statistics import samples_to_decide
 from edgekit.policy.clauses import (
     AccuracyDropClause,
     AgreementClause,
@@ -29,6 +29,7 @@ from edgekit.policy.clauses import (
     WrongEvidenceClause,
     has_confidence,
 )
+from edgekit.policy.judging import Rule, Scale, judge_mean
 from edgekit.policy.release_clauses import ANSWERS
 from edgekit.policy.words import clause_in_words
 
@@ -112,34 +113,33 @@ class ClauseNeeds:
         }
 
 
-def needs_of(clause: Clause, confidence: float, min_samples: int, samples: int | None = None) -> ClauseNeeds:
+def needs_of(clause: Clause, rule: Rule, samples: int | None = None) -> ClauseNeeds:
     """What a clause needs.
 
     Args:
         clause: The demand.
-        confidence: Of its bounds.
-        min_samples: With fewer it does not pass.
+        rule: How sure one wants to be.
         samples: For how many to say what may fail; None for none.
     """
     per_class = False
     if isinstance(clause, (ShareClause, AgreementClause, MeanClause, QuantileClause)) and clause.per_class:
-        per_class, min_samples = True, clause.min_class_samples or min_samples
-    share = _share_asked(clause)
-    flawless = _flawless(clause, share, confidence, min_samples)
-    holds_with = _failures_that_hold(clause, share, confidence)
+        per_class, rule = True, replace(rule, min_samples=clause.min_class_samples or rule.min_samples)
+    share, confidence = _share_asked(clause), rule.confidence
+    flawless = _flawless(clause, share, rule)
+    holds_with = _failures_that_hold(clause, share, rule)
     allowed = None
     if samples is not None and holds_with is not None and flawless is not None and samples >= flawless:
         allowed = _largest(lambda bad: holds_with(bad, samples), samples)
     return ClauseNeeds(
         clause=clause,
         text=clause_in_words(clause, confidence),
-        judged_by=_judged_by(clause),
+        judged_by=_judged_by(clause, sequential=rule.sequential),
         confidence=confidence if has_confidence(clause) else None,
         needs=_beside(clause),
         required=bool(getattr(clause, "required", True)),
         per_class=per_class,
         flawless=flawless,
-        rates=() if share is None else _rates(share, confidence, min_samples),
+        rates=() if share is None else _rates(share, rule),
         depends_on_spread=has_confidence(clause) and share is None and not _by_answers(clause),
         samples=samples,
         failures=allowed,
@@ -161,12 +161,13 @@ def _by_answers(clause: Clause) -> bool:
     return isinstance(clause, BaselineClause) and clause.of in ANSWERS
 
 
-def _flawless(clause: Clause, share: float | None, confidence: float, min_samples: int) -> int | None:
+def _flawless(clause: Clause, share: float | None, rule: Rule) -> int | None:
     needed: int | None = 1
+    confidence = rule.confidence
     if isinstance(clause, BudgetClause):
         return 0
     if share is not None:
-        needed = samples_to_decide(1.0, share, confidence)
+        needed = rule.samples_for_share(1.0, share)
     elif isinstance(clause, BaselineClause) and clause.of in ANSWERS:
         # An engine that answers like the baseline: nothing is lost, and half of the risk says how little might be.
         half = 1 - (1 - confidence) / 2
@@ -174,31 +175,54 @@ def _flawless(clause: Clause, share: float | None, confidence: float, min_sample
     elif isinstance(clause, MeanClause) and clause.interval == "exact":
         metric = METRICS[clause.metric]
         distance, width = abs(metric.best - clause.bound), abs(metric.best - metric.worst)
+        if rule.sequential:
+            return _watched_mean(clause, metric, rule)
         needed = bernstein_samples(np.full(2, metric.best), distance, confidence, width) if distance else None
     elif has_confidence(clause):
         needed = 2
-    return None if needed is None else max(needed, min_samples)
+    return None if needed is None else max(needed, rule.min_samples)
 
 
-def _rates(asked: float, confidence: float, min_samples: int) -> tuple[RateNeed, ...]:
+def _watched_mean(clause: MeanClause, metric: Metric, rule: Rule) -> int | None:
+    """Least samples of the best value with which a mean that is watched holds; None where 100,000 do not suffice."""
+    low, high = sorted((metric.worst, metric.best))
+    scale = Scale(clause.limit, clause.better, low, high)
+
+    def holds(samples: int) -> bool:
+        values = np.full(samples, metric.best)
+        return judge_mean(values, scale, clause.interval, rule).outcome == "pass"
+
+    enough = max(rule.min_samples, 2)
+    while not holds(enough):
+        if enough > 100_000:
+            return None
+        enough *= 2
+    too_few = enough // 2
+    while enough - too_few > 1 and enough > rule.min_samples:
+        middle = (too_few + enough) // 2
+        too_few, enough = (too_few, middle) if holds(middle) else (middle, enough)
+    return max(enough, rule.min_samples)
+
+
+def _rates(asked: float, rule: Rule) -> tuple[RateNeed, ...]:
     rates = []
     for part in _PARTS:
         rate = max(0.0, 1 - (1 - asked) * part)
-        samples = samples_to_decide(rate, asked, confidence)
         passes = part < 1
-        if samples is not None and passes:
-            samples = max(samples, min_samples)
+        # Failing needs no least number of samples.
+        least = rule if passes else replace(rule, min_samples=1)
+        samples = least.samples_for_share(rate, asked)
         rates.append(RateNeed(rate, "pass" if passes else "fail", samples))
     return tuple(rates)
 
 
-def _failures_that_hold(clause: Clause, share: float | None, confidence: float) -> Callable[[int, int], bool] | None:
+def _failures_that_hold(clause: Clause, share: float | None, rule: Rule) -> Callable[[int, int], bool] | None:
     """Whether the clause holds with so many bad ones of so many samples; None where it does not count them."""
     if isinstance(clause, (UndefinedClause, AccuracyDropClause)):
         return lambda bad, samples: bad / samples <= clause.at_most
     if share is None:
         return None
-    return lambda bad, samples: outwards(clopper_pearson(samples - bad, samples, confidence)).lower >= share
+    return lambda bad, samples: rule.share_bounds(samples - bad, samples).lower >= share
 
 
 def _largest(holds: Callable[[int], bool], most: int) -> int | None:
@@ -212,9 +236,11 @@ def _largest(holds: Callable[[int], bool], most: int) -> int | None:
     return good
 
 
-def _judged_by(clause: Clause) -> str:
+def _judged_by(clause: Clause, *, sequential: bool) -> str:
     if isinstance(clause, BudgetClause):
         return "the cost as measured"
+    if sequential:
+        return "an exact bound that holds at every number of samples at once"
     if not has_confidence(clause):
         return "the value of these samples, without a bound"
     if isinstance(clause, (ShareClause, AgreementClause, WrongEvidenceClause)):

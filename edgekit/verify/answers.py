@@ -73,6 +73,22 @@ class EngineAnswers:
             own_further=tuple(maps[rows] for maps in self.own_further),
         )
 
+    @classmethod
+    def joined(cls, parts: Sequence[EngineAnswers]) -> EngineAnswers:
+        """The answers about some samples after one another; at least one part."""
+
+        def views(name: str) -> tuple[Maps, ...]:
+            return tuple(np.concatenate(maps) for maps in zip(*(getattr(part, name) for part in parts), strict=True))
+
+        return cls(
+            logits=np.concatenate([part.logits for part in parts]),
+            maps=np.concatenate([part.maps for part in parts]),
+            own_maps=np.concatenate([part.own_maps for part in parts]),
+            further=views("further"),
+            own_further=views("own_further"),
+            asked_both_ways=sum(part.asked_both_ways or 0 for part in parts),
+        )
+
 
 # Told of the answers as they come, in order: first sample of those, their maps and their own maps, view by view. A
 # start of 0 begins anew.

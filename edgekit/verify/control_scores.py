@@ -21,7 +21,7 @@ from edgekit.verify.answers import EngineAnswers
 from edgekit.verify.controls import CENTRE_PRIOR, PERMUTED_MAPS, RANDOM_WEIGHTS, StoredControls
 from edgekit.verify.score import SCORED_AT_ONCE, ScoreBuilder, Views, Yardstick
 
-__all__ = ["ControlScoring", "make_controls", "other_samples", "stored_side_tables"]
+__all__ = ["ControlScoring", "controls_of", "make_controls", "other_samples", "stored_side_tables"]
 
 _SEED = 0
 
@@ -66,13 +66,22 @@ def _random_views(random: RandomAnswers, start: int, stop: int) -> tuple[Views, 
     return asked, own
 
 
+def controls_of(golden: GoldenSet, answers: EngineAnswers, table: ScoreTable) -> StoredControls:
+    """Every control that can be made of a golden set and what an engine said about it, with the scores of that."""
+    return make_controls(golden, answers, table, _scored(golden, table))
+
+
 def stored_side_tables(golden: GoldenSet, engine: ScoreTable) -> dict[str, ScoreTable]:
     """The tables that follow from a golden set and the engine's scores, as `ControlScoring` makes them."""
+    return _scored(golden, engine).tables(engine.engine_class)
+
+
+def _scored(golden: GoldenSet, engine: ScoreTable) -> ControlScoring:
     scoring = ControlScoring(golden)
     for start in range(0, len(golden), SCORED_AT_ONCE):
         stop = min(start + SCORED_AT_ONCE, len(golden))
         scoring.add(Yardstick.of(golden, start, stop, engine), start, stop)
-    return scoring.tables(engine.engine_class)
+    return scoring
 
 
 def make_controls(

@@ -27,6 +27,7 @@ from edgekit.signing.about import check_about, stated_envelope
 from edgekit.verify.beside import bundle_context
 from edgekit.verify.control_files import controls_from_files
 from edgekit.verify.controls import ControlResult, ControlsState, StoredControls, judge_controls
+from edgekit.verify.sequence import check_whole, judged_part
 
 __all__ = [
     "GateResult",
@@ -143,10 +144,11 @@ def bundle_scores(bundle: Bundle, golden: GoldenSet) -> ScoreTable:
     """
     where = str(bundle.path(SCORES))
     table = scores_from_dict(bundle.read_json(SCORES), where=where)
+    about = judged_part(golden, bundle_policy(bundle), len(table))
     same = (
-        table.sample == golden.digests
-        and np.array_equal(table.label, golden.labels)
-        and np.array_equal(table.teacher_class, golden.teacher_class)
+        table.sample == about.digests
+        and np.array_equal(table.label, about.labels)
+        and np.array_equal(table.teacher_class, about.teacher_class)
     )
     if not same:
         raise IntegrityError(
@@ -194,7 +196,7 @@ def bundle_controls(bundle: Bundle, golden: GoldenSet, engine: ScoreTable) -> St
 
     Args:
         bundle: The bundle.
-        golden: Its golden set.
+        golden: What its scores are about: the golden set, or the part that a sequential policy looked at.
         engine: Its scores.
 
     Raises:
@@ -283,7 +285,7 @@ def gate(bundle: Bundle, policy: Policy | None = None, baseline: Baseline | None
             expected=f"status {_STATUS_OF_OUTCOME[own.outcome]}",
             found="status released",
         )
-    controls = bundle_controls(bundle, golden, table)
+    controls = bundle_controls(bundle, judged_part(golden, own.policy, len(table)), table)
     kept = with_controls(own, controls)
     if bundle.manifest.status == "released" and kept.outcome != "pass":
         raise IntegrityError(
@@ -295,6 +297,7 @@ def gate(bundle: Bundle, policy: Policy | None = None, baseline: Baseline | None
     if policy is None and baseline is None:
         return kept
     demanded = own.policy if policy is None else policy
+    check_whole(golden, demanded, table)
     return with_controls(judge(demanded, table, bundle_context(bundle, demanded, baseline)), controls)
 
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ from edgekit.core.files import foreign_os_errors, write_bytes
 from edgekit.core.mapped import release
 from edgekit.core.progress import NULL_OBSERVER, Observer
 from edgekit.core.stages import Stage, StageRecord, run_stage
-from edgekit.engines.protocol import EngineInfo, EngineOptions
+from edgekit.engines.protocol import EngineInfo, EngineOptions, Runner
 from edgekit.engines.registry import ENGINES
 from edgekit.metrics.scores import ScoreTable
 from edgekit.metrics.scores_io import scores_to_dict
@@ -28,12 +28,13 @@ from edgekit.policy.policy import Policy
 from edgekit.policy.verdict import Verdict, judge
 from edgekit.verify.answers import EngineAnswers, answer_golden
 from edgekit.verify.control_files import CONTROLS_NAME, control_files
-from edgekit.verify.control_scores import ControlScoring, make_controls
+from edgekit.verify.control_scores import ControlScoring, controls_of, make_controls
 from edgekit.verify.controls import StoredControls
 from edgekit.verify.diagnose import diagnose
 from edgekit.verify.finding import Finding, Maps
 from edgekit.verify.gate import GateResult, bundle_policy, with_controls
-from edgekit.verify.score import ScoreBuilder, Yardstick, answered_classes
+from edgekit.verify.score import ScoreBuilder, Yardstick, answered_classes, score_answers
+from edgekit.verify.sequence import looks, verification_order
 
 __all__ = [
     "CONTROLS_NAME",
@@ -84,7 +85,18 @@ class VerifyRequest:
 
 @dataclass(frozen=True)
 class Verification:
-    """The outcome of running an engine over a golden set."""
+    """The outcome of running an engine over a golden set.
+
+    Attributes:
+        info: The engine.
+        answers: What it said.
+        table: The scores of that: of the whole golden set, or under a sequential policy of the samples until it was
+            decided, in the order of `edgekit.verify.sequence.verification_order`.
+        verdict: Of the policy, without budgets and baseline.
+        findings: What the diagnosis found.
+        controls: Scored beside it.
+        golden_samples: Samples of the golden set.
+    """
 
     info: EngineInfo
     answers: EngineAnswers
@@ -92,6 +104,7 @@ class Verification:
     verdict: Verdict
     findings: tuple[Finding, ...]
     controls: StoredControls
+    golden_samples: int
 
     @property
     def judged(self) -> GateResult:
@@ -107,15 +120,49 @@ def verify_engine(request: VerifyRequest, golden: GoldenSet, observer: Observer 
         IntegrityError: The artifact is not an engine, or does not fit the golden set.
     """
     with ENGINES.load(request.engine).open(request.artifact, request.options) as runner:
-        scoring = _Scoring(golden, controls=request.controls)
-        answers = answer_golden(runner, golden, observer, taken=scoring)
-        table = scoring.engine.table(golden, answered_classes(answers.logits))
-        findings = diagnose(golden, answers, table, runner)
+        run = _watched if request.policy.sequential else _whole
+        seen, answers, table, controls = run(request, golden, runner, observer)
+        findings = diagnose(seen, answers, table, runner)
         info = runner.info
+    verdict = judge(request.policy.of_scores(), table)
+    return Verification(info, answers, table, verdict, findings, controls, len(golden))
+
+
+# What was looked at of the golden set, what the engine said of it, the scores of that, and the controls beside it.
+_Ran: TypeAlias = tuple[GoldenSet, EngineAnswers, ScoreTable, StoredControls]
+
+
+def _whole(request: VerifyRequest, golden: GoldenSet, runner: Runner, observer: Observer) -> _Ran:
+    scoring = _Scoring(golden, controls=request.controls)
+    answers = answer_golden(runner, golden, observer, taken=scoring)
+    table = scoring.engine.table(golden, answered_classes(answers.logits))
     controls = StoredControls("off")
     if scoring.controls is not None:
         controls = make_controls(golden, answers, table, scoring.controls)
-    return Verification(info, answers, table, judge(request.policy.of_scores(), table), findings, controls)
+    return golden, answers, table, controls
+
+
+def _watched(request: VerifyRequest, golden: GoldenSet, runner: Runner, observer: Observer) -> _Ran:
+    """Samples of the random order until the verdict is decided and, where it is a pass, the controls fail as well."""
+    policy, order = request.policy.of_scores(), verification_order(golden)
+    said: list[EngineAnswers] = []
+    scored: list[ScoreTable] = []
+    for start, stop in looks(len(golden)):
+        part = golden.part(order[start:stop])
+        said.append(answer_golden(runner, part))
+        scored.append(score_answers(part, said[-1]))
+        table = ScoreTable.joined(scored)
+        observer.advanced("golden samples, until decided", stop, len(golden))
+        outcome = judge(policy, table).outcome
+        if outcome == "inconclusive" and stop < len(golden):
+            continue
+        seen, answers = golden.part(order[:stop]), EngineAnswers.joined(said)
+        controls = controls_of(seen, answers, table) if request.controls else StoredControls("off")
+        # A policy that is not too weak fails the controls as well, if it may look at them long enough.
+        if outcome == "fail" or stop == len(golden) or not with_controls(judge(policy, table), controls).too_weak:
+            break
+    observer.advanced("golden samples, until decided", len(golden), len(golden))
+    return seen, answers, table, controls
 
 
 def verify_bundle(
@@ -182,6 +229,7 @@ def write_verification(verification: Verification, folder: Path) -> None:
             "findings": [finding.to_dict() for finding in verification.findings],
             "controls": verification.controls.state,
             "asked_both_ways": verification.answers.asked_both_ways,
+            "samples": {"verified": len(verification.table), "golden": verification.golden_samples},
         },
     )
     for name, data in control_files(verification.controls).items():
@@ -245,6 +293,8 @@ def _facts(verification: Verification) -> Mapping[str, Any]:
     mean = float(np.mean(cosine[table.compared])) if table.compared.any() else None
     agreement = float(np.mean(table.agrees))
     told = "no map to compare" if mean is None else f"mean cosine {mean:.3f}"
+    if len(table) < verification.golden_samples:
+        told += f", decided after {len(table)} of {verification.golden_samples} samples"
     weak = f"; the policy does not fail {', '.join(judged.too_weak)}" if judged.too_weak else ""
     return {
         "outcome": judged.outcome,

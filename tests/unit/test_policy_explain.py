@@ -32,9 +32,12 @@ from edgekit.policy.context import Baseline, Context
 from edgekit.policy.document import load_preset, preset_names
 from edgekit.policy.explain import explain_policy
 from edgekit.policy.explain_words import explanation_in_words
+from edgekit.policy.judging import Rule
 from edgekit.policy.needs import needs_of
 from edgekit.policy.policy import Policy
 from edgekit.policy.verdict import judge
+
+RULE = Rule(0.95, 30, ())
 
 EXAMPLES = sorted((Path(__file__).resolve().parents[2] / "calibration" / "policies").iterdir())
 
@@ -63,7 +66,7 @@ COUNTED: tuple[Clause, ...] = (
 @pytest.mark.parametrize("clause", COUNTED, ids=str)
 @pytest.mark.parametrize("count", [60, 250, 1000])
 def test_so_many_may_fail_and_not_one_more(clause: Clause, count: int) -> None:
-    needs = needs_of(clause, 0.95, 30, count)
+    needs = needs_of(clause, RULE, count)
     assert needs.can_pass
     assert needs.failures is not None
     assert outcome(clause, needs.failures, count) == "pass"
@@ -73,7 +76,7 @@ def test_so_many_may_fail_and_not_one_more(clause: Clause, count: int) -> None:
 @pytest.mark.parametrize("clause", [UndefinedClause(0.07), AccuracyDropClause(0.03)], ids=str)
 @pytest.mark.parametrize("count", [60, 100, 1000])
 def test_so_many_may_be_against_a_value_without_a_bound(clause: Clause, count: int) -> None:
-    needs = needs_of(clause, 0.95, 30, count)
+    needs = needs_of(clause, RULE, count)
     assert needs.failures is not None
     assert outcome(clause, needs.failures, count) == "pass"
     assert outcome(clause, needs.failures + 1, count) == "fail"
@@ -95,7 +98,7 @@ FLAWLESS: tuple[Clause, ...] = (
 
 @pytest.mark.parametrize("clause", FLAWLESS, ids=str)
 def test_a_flawless_engine_passes_with_so_many_and_not_with_one_fewer(clause: Clause) -> None:
-    needed = needs_of(clause, 0.95, 30).flawless
+    needed = needs_of(clause, RULE).flawless
     assert needed is not None
     assert outcome(clause, 0, needed) == "pass"
     assert outcome(clause, 0, needed - 1) == "inconclusive"
@@ -103,7 +106,7 @@ def test_a_flawless_engine_passes_with_so_many_and_not_with_one_fewer(clause: Cl
 
 @pytest.mark.parametrize("clause", COUNTED, ids=str)
 def test_at_the_rates_it_names_so_many_samples_decide(clause: Clause) -> None:
-    for rate in needs_of(clause, 0.95, 30).rates:
+    for rate in needs_of(clause, RULE).rates:
         assert rate.samples is not None
         # Whole samples, and then some for the rounding.
         count = 2 * rate.samples
@@ -112,8 +115,8 @@ def test_at_the_rates_it_names_so_many_samples_decide(clause: Clause) -> None:
 
 
 def test_no_number_is_enough_to_show_what_is_not_so() -> None:
-    assert needs_of(BaselineClause("agreement", 0.0), 0.95, 30).flawless is None
-    assert needs_of(MeanClause("cosine", 1.0, interval="exact"), 0.95, 30).flawless is None
+    assert needs_of(BaselineClause("agreement", 0.0), RULE).flawless is None
+    assert needs_of(MeanClause("cosine", 1.0, interval="exact"), RULE).flawless is None
     policy = Policy("x", 0.95, (AgreementClause(0.9), BaselineClause("agreement", 0.0)), 30)
     explained = explain_policy(policy, 1000)
     assert explained.smallest is None
