@@ -116,7 +116,7 @@ def answer_golden(
         golden: Inputs and the teacher's classes.
         observer: Told about progress.
         spec: How to prepare the pixels; the card's unless a diagnosis asks what another preparation would give.
-        taken: Told of the answers while the engine works on the next, in another thread.
+        taken: Told of the answers part by part, before the engine works on the next.
 
     Raises:
         IntegrityError: The engine's outputs have other shapes than the teacher's.
@@ -161,18 +161,15 @@ class _Questions:
     def answered(self, *, both_ways: bool) -> EngineAnswers:
         golden, store, twice = self.golden, _Store(self.golden), 0
         wanted = golden.explained_classes
-        with ThreadPoolExecutor(1) as preparing, ThreadPoolExecutor(1) as telling:
+        with ThreadPoolExecutor(1) as preparing:
             batches = self._prepared(preparing)
-            told = None
             for start in range(0, len(golden), ANSWERED_AT_ONCE):
                 stop = min(start + ANSWERED_AT_ONCE, len(golden))
                 audited = both_ways or start % (_AUDITED * ANSWERED_AT_ONCE) == 0
                 twice += self._part(store, batches, wanted, slice(start, stop), audited, both_ways)
-                if told is not None:
-                    told.result()
-                told = telling.submit(self._tell, store, start, stop)
-            if told is not None:
-                told.result()
+                # Not in a thread of its own: that was measured slower on two cores, where the engine's threads spin and
+                # a hundred small steps of numpy wait for the interpreter's lock in turn.
+                self._tell(store, start, stop)
         self.observer.advanced("golden samples", len(golden), len(golden))
         return store.finished(twice)
 

@@ -192,7 +192,7 @@ def verify_bundle(
 
 
 class _Scoring:
-    """Scores answers, and the controls beside them, while the engine works on the next."""
+    """Scores answers, and the controls beside them, part by part as they come."""
 
     def __init__(self, golden: GoldenSet, *, controls: bool) -> None:
         self._golden = golden

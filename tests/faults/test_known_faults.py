@@ -299,7 +299,7 @@ def test_stale_maps(subject: Subject, sound: Runner) -> None:
 
 
 def test_maps_of_the_first_batch_for_every_batch(subject: Subject, sound: Runner) -> None:
-    first = Replayed(np.tile(subject.golden.maps[:16], (SAMPLES // 16, 1, 1)))
+    first = Replayed(subject.golden.logits, np.tile(subject.golden.maps[:16], (SAMPLES // 16, 1, 1)))
     check_blocked(subject.golden, FaultyRunner(sound, after=first), "map-stale")
 
 
