@@ -14,7 +14,7 @@ from edgekit.core.digests import digest_bytes
 from edgekit.errors import IntegrityError
 from edgekit.metrics.scores import ScoreTable
 from edgekit.metrics.scores_io import scores_from_dict, scores_to_dict
-from edgekit.verify.control_scores import stored_side_tables
+from edgekit.verify.control_scores import controlled_rows, side_tables
 from edgekit.verify.controls import CONTROLS, PERMUTED_MAPS, RANDOM_WEIGHTS, StoredControls
 
 __all__ = ["CONTROLS_FOLDER", "CONTROLS_NAME", "control_file", "control_files", "controls_from_files"]
@@ -69,7 +69,9 @@ def controls_from_files(
         return StoredControls("off")
     for name, reason in raw["missing"].items():
         _check_missing(name, str(reason), golden, where)
-    tables, made = {}, stored_side_tables(golden, engine)
+    rows = controlled_rows(golden)
+    golden, engine = golden.part(rows), engine.part(rows)
+    tables, made = {}, side_tables(golden, engine)
     for name, digest in raw["tables"].items():
         data, place = read(control_file(name)), f"{where}: {name}"
         if digest_bytes(data) != digest:

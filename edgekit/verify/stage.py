@@ -28,7 +28,7 @@ from edgekit.policy.policy import Policy
 from edgekit.policy.verdict import Verdict, judge
 from edgekit.verify.answers import EngineAnswers, answer_golden
 from edgekit.verify.control_files import CONTROLS_NAME, control_files
-from edgekit.verify.control_scores import ControlScoring, controls_of, make_controls
+from edgekit.verify.control_scores import make_controls
 from edgekit.verify.controls import StoredControls
 from edgekit.verify.diagnose import diagnose
 from edgekit.verify.finding import Finding, Maps
@@ -133,13 +133,14 @@ _Ran: TypeAlias = tuple[GoldenSet, EngineAnswers, ScoreTable, StoredControls]
 
 
 def _whole(request: VerifyRequest, golden: GoldenSet, runner: Runner, observer: Observer) -> _Ran:
-    scoring = _Scoring(golden, controls=request.controls)
+    scoring = _Scoring(golden)
     answers = answer_golden(runner, golden, observer, taken=scoring)
-    table = scoring.engine.table(golden, answered_classes(answers.logits))
-    controls = StoredControls("off")
-    if scoring.controls is not None:
-        controls = make_controls(golden, answers, table, scoring.controls)
-    return golden, answers, table, controls
+    table = scoring.builder.table(golden, answered_classes(answers.logits))
+    return golden, answers, table, _controls(request, golden, answers, table)
+
+
+def _controls(request: VerifyRequest, golden: GoldenSet, answers: EngineAnswers, table: ScoreTable) -> StoredControls:
+    return make_controls(golden, answers, table) if request.controls else StoredControls("off")
 
 
 def _watched(request: VerifyRequest, golden: GoldenSet, runner: Runner, observer: Observer) -> _Ran:
@@ -157,7 +158,7 @@ def _watched(request: VerifyRequest, golden: GoldenSet, runner: Runner, observer
         if outcome == "inconclusive" and stop < len(golden):
             continue
         seen, answers = golden.part(order[:stop]), EngineAnswers.joined(said)
-        controls = controls_of(seen, answers, table) if request.controls else StoredControls("off")
+        controls = _controls(request, seen, answers, table)
         # A policy that is not too weak fails the controls as well, if it may look at them long enough.
         if outcome == "fail" or stop == len(golden) or not with_controls(judge(policy, table), controls).too_weak:
             break
@@ -192,25 +193,16 @@ def verify_bundle(
 
 
 class _Scoring:
-    """Scores answers, and the controls beside them, part by part as they come."""
+    """Scores answers part by part as they come."""
 
-    def __init__(self, golden: GoldenSet, *, controls: bool) -> None:
+    def __init__(self, golden: GoldenSet) -> None:
         self._golden = golden
-        self._with_controls = controls
-        self._begin()
-
-    def _begin(self) -> None:
-        self.engine = ScoreBuilder()
-        self.controls = ControlScoring(self._golden) if self._with_controls else None
+        self.builder = ScoreBuilder()
 
     def __call__(self, start: int, maps: Sequence[Maps], own_maps: Sequence[Maps]) -> None:
         if start == 0:
-            self._begin()
-        stop = start + len(maps[0])
-        yardstick = Yardstick.of(self._golden, start, stop)
-        self.engine.add(yardstick, maps, own_maps)
-        if self.controls is not None:
-            self.controls.add(yardstick, start, stop)
+            self.builder = ScoreBuilder()
+        self.builder.add(Yardstick.of(self._golden, start, start + len(maps[0])), maps, own_maps)
 
 
 def write_verification(verification: Verification, folder: Path) -> None:

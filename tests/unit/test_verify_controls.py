@@ -23,6 +23,7 @@ from edgekit.metrics.scores_io import scores_to_dict
 from edgekit.policy.clauses import AgreementClause, MeanClause
 from edgekit.policy.document import load_preset, preset_names
 from edgekit.policy.policy import Policy
+from edgekit.verify import control_scores
 from edgekit.verify.control_files import CONTROLS_NAME, control_file, control_files, controls_from_files
 from edgekit.verify.control_scores import other_samples
 from edgekit.verify.controls import CONTROLS, StoredControls, judge_controls
@@ -162,6 +163,22 @@ def test_what_was_written_reads_back(verified: Any, golden: GoldenSet) -> None:
     assert found.state == "ran"
     for name, table in found.tables.items():
         assert scores_to_dict(table) == scores_to_dict(verified.controls.tables[name])
+
+
+def test_of_many_samples_some_are_enough(golden: GoldenSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same some for everybody, drawn by digests; scores of the engine are of all samples."""
+    monkeypatch.setattr(control_scores, "CONTROLLED", 30)
+    done = verify_engine(VerifyRequest("reference", GRAPH, Path(), load_preset("default")), golden)
+    rows = control_scores.controlled_rows(golden)
+    assert len(rows) == 30
+    assert (np.diff(rows) > 0).all()
+    assert len(done.table) == len(golden) > 30
+    for table in done.controls.tables.values():
+        assert table.sample == tuple(golden.digests[row] for row in rows)
+    assert set(done.controls.tables) == set(read_back(control_files(done.controls), golden, done.table).tables)
+    monkeypatch.setattr(control_scores, "CONTROLLED", 29)
+    with pytest.raises(IntegrityError, match="other samples"):
+        read_back(control_files(done.controls), golden, done.table)
 
 
 Files = dict[str, bytes]
