@@ -22,8 +22,9 @@ from edgekit.metrics.classification import top_class
 from edgekit.metrics.localisation import centre_prior
 from edgekit.metrics.scores import ScoreTable
 from edgekit.policy.floors import Measurement
+from edgekit.verify.control_scores import other_samples
 
-__all__ = ["Answers", "as_yardstick", "compared", "control_measurements", "other_samples"]
+__all__ = ["Answers", "as_yardstick", "compared", "control_measurements"]
 
 _SEED = 0
 
@@ -99,7 +100,7 @@ def control_measurements(golden: GoldenSet, first: Answers) -> tuple[Measurement
     """The controls, scored beside the teacher's maps. A golden set of one sample has no permuted maps."""
     controls: dict[str, Callable[[_Maps], _Maps]] = {"shuffled maps": _shuffled, "centre blobs": _blobs}
     if len(golden) > 1:
-        source = other_samples(golden.teacher_class)
+        source = other_samples(golden.teacher_class, 0)
         controls = {"permuted maps": lambda maps: maps[source], **controls}
     return tuple(_control(golden, first, controls, name) for name in controls)
 
@@ -109,16 +110,6 @@ def _control(
 ) -> Measurement:
     nonsense = replace(first, maps=tuple(controls[name](maps) for maps in first.maps))
     return Measurement(name, "", "", "control", "teacher", "control", compared(golden, nonsense))
-
-
-def other_samples(classes: npt.NDArray[np.int64]) -> npt.NDArray[np.intp]:
-    """For every sample another one, no two the same, and of another class wherever the classes' sizes allow it."""
-    order = np.argsort(classes, kind="stable")
-    # Class by class in a row, moved on by the size of the largest class: nobody meets their own.
-    step = int(np.unique(classes, return_counts=True)[1].max()) % len(classes) or 1
-    source = np.empty(len(classes), dtype=np.intp)
-    source[order] = np.roll(order, -step)
-    return source
 
 
 def _shuffled(maps: _Maps) -> _Maps:

@@ -27,7 +27,7 @@ from edgekit.policy.suggest import suggest
 from edgekit.policy.suggested_clauses import SuggestOptions
 from edgekit.verify import noise as module
 from edgekit.verify.noise import NoiseOptions, NoiseReport, measure_noise, teachers_own
-from edgekit.verify.noise_tables import Answers, compared, control_measurements, other_samples
+from edgekit.verify.noise_tables import Answers, compared, control_measurements
 
 STORED = Path(__file__).parents[1] / "golden" / "bundle-1.tar"
 QUICK = NoiseOptions(runs=2, batches=(1,), threads=(2,))
@@ -333,19 +333,3 @@ def test_one_sample_has_no_map_of_another() -> None:
     golden = tiny_golden(1)
     names = {each.graph for each in control_measurements(golden, Answers(golden.logits, (golden.maps,)))}
     assert names == {"shuffled maps", "centre blobs"}
-
-
-@pytest.mark.parametrize("sizes", [(20, 20, 20), (30, 25, 5), (30, 30), (1, 1)])
-def test_every_sample_gets_the_map_of_another_class(sizes: tuple[int, ...]) -> None:
-    classes = np.random.default_rng(0).permutation(np.repeat(np.arange(len(sizes)), sizes))
-    source = other_samples(classes)
-    assert sorted(source) == list(range(len(classes)))
-    assert (classes[source] != classes).all()
-
-
-@pytest.mark.parametrize("sizes", [(5,), (9, 1)])
-def test_where_one_class_is_most_of_all_some_get_one_of_their_own(sizes: tuple[int, ...]) -> None:
-    classes = np.repeat(np.arange(len(sizes)), sizes)
-    source = other_samples(classes)
-    assert sorted(source) == list(range(len(classes)))
-    assert (source != np.arange(len(classes))).all()
