@@ -97,18 +97,32 @@ def compared(golden: GoldenSet, answers: Answers, first: Answers | None = None) 
 
 
 def control_measurements(golden: GoldenSet, first: Answers) -> tuple[Measurement, ...]:
-    """The controls, scored beside the teacher's maps. A golden set of one sample has no permuted maps."""
+    """The controls, scored beside the teacher's maps.
+
+    A golden set of one sample has no permuted maps, and one from before there were controls no random weights.
+    """
     controls: dict[str, Callable[[_Maps], _Maps]] = {"shuffled maps": _shuffled, "centre blobs": _blobs}
     if len(golden) > 1:
         source = other_samples(golden.teacher_class, 0)
         controls = {"permuted maps": lambda maps: maps[source], **controls}
-    return tuple(_control(golden, first, controls, name) for name in controls)
+    found = [_control(golden, first, controls, name) for name in controls]
+    if golden.random is not None:
+        drawn = Answers(
+            np.eye(golden.logits.shape[1], dtype=np.float32)[golden.random.classes],
+            tuple(maps[0].astype(np.float32) for maps in golden.random.maps),
+        )
+        found.append(_measured("random weights", golden, drawn))
+    return tuple(found)
 
 
 def _control(
     golden: GoldenSet, first: Answers, controls: Mapping[str, Callable[[_Maps], _Maps]], name: str
 ) -> Measurement:
     nonsense = replace(first, maps=tuple(controls[name](maps) for maps in first.maps))
+    return _measured(name, golden, nonsense)
+
+
+def _measured(name: str, golden: GoldenSet, nonsense: Answers) -> Measurement:
     return Measurement(name, "", "", "control", "teacher", "control", compared(golden, nonsense))
 
 

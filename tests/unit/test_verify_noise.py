@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from tiny_bundles import UNCOMPRESSED, tiny_bundle
 from tiny_golden import tiny_golden
 
 from edgekit.attribution.spec import TapSpec
-from edgekit.bundle.golden import FurtherMaps, GoldenSet
+from edgekit.bundle.golden import FurtherMaps, GoldenSet, RandomAnswers
 from edgekit.bundle.open import open_bundle
 from edgekit.core.progress import NULL_OBSERVER, Observer
 from edgekit.core.registry import Registry
@@ -333,3 +334,14 @@ def test_one_sample_has_no_map_of_another() -> None:
     golden = tiny_golden(1)
     names = {each.graph for each in control_measurements(golden, Answers(golden.logits, (golden.maps,)))}
     assert names == {"shuffled maps", "centre blobs"}
+
+
+def test_random_weights_are_a_control_where_they_are_known() -> None:
+    golden = tiny_golden(40)
+    maps = np.random.default_rng(3).random((2, *golden.maps.shape)).astype(np.float16)
+    classes = np.zeros(len(golden), dtype=np.int64)
+    drawn = dataclasses.replace(golden, random=RandomAnswers("drawn", 0, classes, (maps,)))
+    found = {each.graph: each for each in control_measurements(drawn, Answers(golden.logits, (golden.maps,)))}
+    table = found["random weights"].table
+    assert (table.engine_class == 0).all()
+    assert table.metrics["cosine"].mean() < 0.9
