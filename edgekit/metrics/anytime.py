@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekit.errors import DefectError
-from edgekit.metrics.statistics import Bounds, incomplete_beta
+from edgekit.metrics.statistics import Bounds, check_counts, incomplete_beta, least_sample
 
 __all__ = ["anytime_mean_bounds", "anytime_samples", "anytime_share_bounds"]
 
@@ -51,12 +51,7 @@ def anytime_share_bounds(successes: int, n: int, confidence: float) -> Bounds:
     Raises:
         DefectError: The counts or the confidence are out of range.
     """
-    if not (0 <= successes <= n and 0 < confidence < 1):
-        raise DefectError(
-            "Confidence bounds were asked of impossible numbers.",
-            expected="0 <= successes <= n and 0 < confidence < 1",
-            found=f"{successes} of {n} at {confidence}",
-        )
+    check_counts(successes, n, confidence)
     needed = -math.log(1 - confidence)
     return Bounds(
         _last_refuted(lambda claim: _log_fortune(successes, n - successes, claim) >= needed),
@@ -167,15 +162,4 @@ def anytime_samples(share: float, required: float, confidence: float) -> int | N
             return _log_fortune(good, n - good, required) >= needed
         return _log_fortune(n - good, good, 1 - required) >= needed
 
-    if share == required:
-        return None
-    enough = 1
-    while not decides(enough):
-        if enough >= _LARGEST_SAMPLE:
-            return None
-        enough = min(2 * enough, _LARGEST_SAMPLE)
-    too_few = enough // 2
-    while enough - too_few > 1:
-        middle = (too_few + enough) // 2
-        too_few, enough = (too_few, middle) if decides(middle) else (middle, enough)
-    return enough
+    return None if share == required else least_sample(decides, _LARGEST_SAMPLE)

@@ -7,7 +7,7 @@ samples do not show "at least 95 %, with 95 % confidence" while 59 do.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
@@ -22,8 +22,10 @@ __all__ = [
     "Summary",
     "binomial_at_least",
     "binomial_at_most",
+    "check_counts",
     "clopper_pearson",
     "incomplete_beta",
+    "least_sample",
     "mean",
     "quantiles",
     "samples_to_decide",
@@ -58,12 +60,7 @@ def clopper_pearson(successes: int, n: int, confidence: float) -> Bounds:
     Raises:
         DefectError: The counts or the confidence are out of range.
     """
-    if not (0 <= successes <= n and 0 < confidence < 1):
-        raise DefectError(
-            "Confidence bounds were asked of impossible numbers.",
-            expected="0 <= successes <= n and 0 < confidence < 1",
-            found=f"{successes} of {n} at {confidence}",
-        )
+    check_counts(successes, n, confidence)
     risk = 1 - confidence
     lower = 0.0 if successes == 0 else _bisect(successes, n, risk, upper=False)
     upper = 1.0 if successes == n else _bisect(successes, n, risk, upper=True)
@@ -154,16 +151,36 @@ def samples_to_decide(observed_share: float, required_share: float, confidence: 
             return binomial_at_least(observed_share * n, n, required_share) <= risk
         return binomial_at_most(observed_share * n, n, required_share) < risk
 
+    return least_sample(decides, LARGEST_SAMPLE)
+
+
+def least_sample(decides: Callable[[int], bool], largest: int) -> int | None:
+    """The smallest number of samples, from 1 to `largest`, that decides; None where none does.
+
+    Args:
+        decides: Of a number of samples. What decides must go on deciding as they grow in number.
+        largest: Where the search ends.
+    """
     enough = 1
     while not decides(enough):
-        if enough >= LARGEST_SAMPLE:
+        if enough >= largest:
             return None
-        enough = min(2 * enough, LARGEST_SAMPLE)
+        enough = min(2 * enough, largest)
     too_few = enough // 2
     while enough - too_few > 1:
         middle = (too_few + enough) // 2
         too_few, enough = (too_few, middle) if decides(middle) else (middle, enough)
     return enough
+
+
+def check_counts(successes: int, n: int, confidence: float) -> None:
+    """Raise `DefectError` where bounds are asked of impossible numbers."""
+    if not (0 <= successes <= n and 0 < confidence < 1):
+        raise DefectError(
+            "Confidence bounds were asked of impossible numbers.",
+            expected="0 <= successes <= n and 0 < confidence < 1",
+            found=f"{successes} of {n} at {confidence}",
+        )
 
 
 def mean(values: npt.NDArray[np.float64]) -> float:

@@ -14,7 +14,7 @@ import numpy as np
 
 from edgekit.metrics.agreement import METRICS, Metric
 from edgekit.metrics.intervals import bernstein_samples
-from edgekit.metrics.statistics import samples_to_decide
+from edgekit.metrics.statistics import least_sample, samples_to_decide
 from edgekit.policy.clauses import (
     AccuracyDropClause,
     AgreementClause,
@@ -38,6 +38,7 @@ __all__ = ["ClauseNeeds", "RateNeed", "needs_of"]
 # Parts of the failures that are allowed, at which a clause is asked how many samples it takes: two that pass, and one
 # that fails.
 _PARTS = (0.25, 0.5, 2.0)
+_MOST_OF_A_MEAN = 100_000
 
 
 @dataclass(frozen=True)
@@ -184,24 +185,16 @@ def _flawless(clause: Clause, share: float | None, rule: Rule) -> int | None:
 
 
 def _watched_mean(clause: MeanClause, metric: Metric, rule: Rule) -> int | None:
-    """Least samples of the best value with which a mean that is watched holds; None where 100,000 do not suffice."""
+    """Least samples of the best value with which a watched mean holds; None where no practical number does."""
     low, high = sorted((metric.worst, metric.best))
     scale = Scale(clause.limit, clause.better, low, high)
 
     def holds(samples: int) -> bool:
         values = np.full(samples, metric.best)
-        return judge_mean(values, scale, clause.interval, rule).outcome == "pass"
+        return judge_mean(values, scale, clause.interval, replace(rule, min_samples=1)).outcome == "pass"
 
-    enough = max(rule.min_samples, 2)
-    while not holds(enough):
-        if enough > 100_000:
-            return None
-        enough *= 2
-    too_few = enough // 2
-    while enough - too_few > 1 and enough > rule.min_samples:
-        middle = (too_few + enough) // 2
-        too_few, enough = (too_few, middle) if holds(middle) else (middle, enough)
-    return max(enough, rule.min_samples)
+    needed = least_sample(holds, _MOST_OF_A_MEAN)
+    return None if needed is None else max(needed, rule.min_samples)
 
 
 def _rates(asked: float, rule: Rule) -> tuple[RateNeed, ...]:
