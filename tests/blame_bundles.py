@@ -130,6 +130,11 @@ def with_noisy_weights(model: ModelProto, strength: float = 0.5) -> ModelProto:
     return changed
 
 
+def _before_controls(recipe: dict[str, Any]) -> dict[str, Any]:
+    """A recipe of before there were controls: these bundles are made without a verification, and so without any."""
+    return {key: value for key, value in recipe.items() if key != "verify"}
+
+
 def make_bundle(
     folder: Path,
     *,
@@ -181,7 +186,7 @@ def make_bundle(
     contents: dict[str, Path | bytes] = {
         layout.MODEL: serialise(parsed.model if precision == "fp32" else artifact),
         layout.POLICY: dump_canonical(policy.to_dict()),
-        layout.RECIPE: dump_canonical(recipe_to_dict(recipe or Recipe())),
+        layout.RECIPE: dump_canonical(_before_controls(recipe_to_dict(recipe or Recipe()))),
         layout.LINEAGE: dump_canonical(dict(lineage or {})),
         layout.SCORES: dump_canonical(scores_to_dict(scores)),
         layout.VERDICT: dump_canonical(judge(policy, scores).to_dict()),

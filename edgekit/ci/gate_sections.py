@@ -61,7 +61,7 @@ def control_sections(report: GateReport) -> list[Section]:
         (Outcome("pass" if control.caught else "too weak"), Name(control.name), control_words(control))
         for control in result.controls
     )
-    missing: Mapping[str, str] = getattr(result, "controls_missing", {})
+    missing: Mapping[str, str] = result.controls_missing
     lines: tuple[tuple[Cell, ...], ...] = tuple(
         ("No control ", Name(name), f": {reason}.") for name, reason in missing.items()
     )
@@ -72,8 +72,8 @@ def control_words(control: ControlResult) -> str:
     """What the policy says of one control, and what may be done where that is not "fail"."""
     if control.caught:
         return "the policy fails it, as it must"
-    remark = getattr(control, "remark", "")
-    catching = "; ".join(getattr(control, "catching", ()))
+    remark = control.remark
+    catching = "; ".join(control.catching)
     parts = [
         f"the policy says {control.verdict.outcome}",
         remark,

@@ -177,7 +177,7 @@ def _groups(result: ClauseResult, classes: Sequence[str]) -> tuple[Group, ...]:
             upper=group.upper,
             samples=group.samples,
         )
-        for group in getattr(result, "groups", ())
+        for group in result.groups
     )
 
 

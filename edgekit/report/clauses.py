@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, is_dataclass
 from typing import Any
 
 from edgekit.metrics.agreement import METRICS
-from edgekit.policy.result import ClauseResult
+from edgekit.policy.result import ClauseResult, GroupResult
 from edgekit.report.distributions import nice_ticks
 
 __all__ = ["describe_clause", "interval_axis"]
@@ -32,15 +31,13 @@ def describe_clause(result: ClauseResult, classes: Sequence[str]) -> dict[str, A
 
     Returns:
         `ClauseResult.to_dict` with "text", "explanation", "unit" (a format of `report.numbers`: "share", "points",
-        "score", "ms", "bytes", "ratio" or "plain"), "better" ("higher", "lower", or None where nothing says), "axis"
+        "score", "ms", "bytes", "ratio" or "plain"), "better" ("higher" or "lower"), "axis"
         ("ticks", whose ends are the axis's) and "groups": name, outcome, observed, lower, upper, samples each, the
         worst first; empty where the clause is about all samples together.
     """
     known = result.to_dict()
-    unit, better = _unit(result), _better(result)
-    groups = sorted(
-        (_group(raw, classes) for raw in getattr(result, "groups", ())), key=lambda group: _badness(group, better)
-    )
+    unit, better = _unit(result), result.better
+    groups = sorted((_group(each, classes) for each in result.groups), key=lambda group: _badness(group, better))
     values = [known[key] for key in ("observed", "lower", "upper", "bound")]
     values += [group[key] for group in groups for key in ("observed", "lower", "upper")]
     return {
@@ -97,20 +94,6 @@ def _unit(result: ClauseResult) -> str:
     return ending or ("plain" if cost else "score")
 
 
-def _better(result: ClauseResult) -> str | None:
-    """Which side of the bound is the good one. A share's is always above, also of a metric where lower is better."""
-    clause = result.clause
-    stated = getattr(clause, "better", None)
-    if stated in ("higher", "lower"):
-        return str(stated)
-    if hasattr(clause, "at_least"):
-        return "higher"
-    if hasattr(clause, "at_most"):
-        return "lower"
-    metric = METRICS.get(str(getattr(clause, "metric", "")))
-    return None if metric is None else metric.better
-
-
 def _limits(result: ClauseResult) -> tuple[float, float] | None:
     """The range of what a clause is about, where it is known: of a metric that is held against its own value."""
     metric = METRICS.get(str(getattr(result.clause, "metric", "")))
@@ -120,7 +103,7 @@ def _limits(result: ClauseResult) -> tuple[float, float] | None:
     return low, high
 
 
-def _best(result: ClauseResult, unit: str, better: str | None) -> float | None:
+def _best(result: ClauseResult, unit: str, better: str) -> float | None:
     if unit == "share":
         return 1.0 if better == "higher" else 0.0
     limits = _limits(result)
@@ -130,23 +113,14 @@ def _best(result: ClauseResult, unit: str, better: str | None) -> float | None:
     return limits[1] if better == "higher" else limits[0]
 
 
-def _group(raw: Any, classes: Sequence[str]) -> dict[str, Any]:
-    told: Mapping[str, Any]
-    if hasattr(raw, "to_dict"):
-        told = raw.to_dict()
-    elif isinstance(raw, Mapping):
-        told = raw
-    else:
-        told = asdict(raw) if is_dataclass(raw) and not isinstance(raw, type) else vars(raw)
-    name = next((told[key] for key in ("name", "class_name", "class", "index", "group") if key in told), "")
-    # Groups are told by the index of their class, as a number or as text.
-    if str(name).isdecimal() and int(name) < len(classes):
-        name = classes[int(name)]
-    numbers = {key: told.get(key) for key in ("observed", "lower", "upper", "samples", "successes")}
-    return {"name": str(name), "outcome": told.get("outcome"), **numbers}
+def _group(each: GroupResult, classes: Sequence[str]) -> dict[str, Any]:
+    # Groups are told by the index of their class, as text.
+    known = each.name.isdecimal() and int(each.name) < len(classes)
+    numbers = {key: getattr(each, key) for key in ("observed", "lower", "upper", "samples", "successes")}
+    return {"name": classes[int(each.name)] if known else each.name, "outcome": each.outcome, **numbers}
 
 
-def _badness(group: Mapping[str, Any], better: str | None) -> tuple[int, float, str]:
+def _badness(group: Mapping[str, Any], better: str) -> tuple[int, float, str]:
     """Sorts the worst first: what fails before what is open before what holds, then by the value."""
     order = {"fail": 0, "inconclusive": 1, "not-measured": 2}.get(str(group["outcome"]), 3)
     observed = group["observed"]

@@ -96,9 +96,10 @@ def test_too_few_samples_end_with_6_after_what_was_measured(tmp_path: Path, caps
 
 
 def test_images_whose_maps_are_one_end_with_6(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The same image over and over, under different names: nothing tells one map from another."""
+    """One image over and over but for a pixel that no cell hangs on: nothing tells one map from another."""
     golden = tiny_golden(40)
     same = {name: np.repeat(getattr(golden, name)[:1], 40, axis=0) for name in ("pixels", "labels", "logits", "maps")}
+    same["pixels"][:, 0, 0, 0] = np.arange(40)
     flat = replace(golden, **same)
     assert suggest(tiny_bundle(tmp_path, flat)) == 6
     assert "permuted maps reach 1" in capsys.readouterr().err

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from test_report_example import Case, example_report
 from test_report_page import Page, untied_numbers, written
 
-from edgekit.policy.clauses import CLAUSES, AgreementClause, MeanClause, QuantileClause, ShareClause
+from edgekit.policy.clauses import CLAUSES, AgreementClause, BudgetClause, MeanClause, QuantileClause, ShareClause
 from edgekit.policy.document import load_preset, preset_names
-from edgekit.policy.result import ClauseResult
+from edgekit.policy.result import ClauseResult, GroupResult
 from edgekit.report.clauses import describe_clause, interval_axis
 from edgekit.report.numbers import FORMATS
 from edgekit.report.whiskers import SLIM, WIDE, whisker_chart
@@ -23,44 +23,12 @@ from edgekit.report.whiskers import SLIM, WIDE, whisker_chart
 SHARE = AgreementClause(0.9)
 
 
-@dataclass(frozen=True)
-class Later:
-    """A kind of clause that nobody has thought of: it has a bound, and says which side is good."""
-
-    kind: ClassVar[str] = "later"
-    better: ClassVar[str] = "lower"
-    at_most: float = 2_000_000.0
-    cost: str = "artifact-bytes"
-
-
-@dataclass(frozen=True)
-class Group:
-    """One class of a clause about classes."""
-
-    index: int
-    outcome: str
-    observed: float | None
-    lower: float | None
-    upper: float | None
-    samples: int
-
-    def to_dict(self) -> dict[str, Any]:
-        return dict(vars(self))
-
-
-@dataclass(frozen=True)
-class Grouped(ClauseResult):
-    """A result with groups."""
-
-    groups: tuple[Group, ...] = ()
-
-
-def result(clause: Any = SHARE, cls: type[ClauseResult] = ClauseResult, **changed: Any) -> ClauseResult:
+def result(clause: Any = SHARE, **changed: Any) -> ClauseResult:
     values: dict[str, Any] = {
         "clause": clause, "text": "a demand", "explanation": "what was found", "outcome": "pass", "observed": 0.95,
         "lower": 0.92, "upper": 0.97, "samples": 200, "successes": 190, "samples_needed": None, "worst": (),
     }  # fmt: skip
-    return cls(**values | changed)
+    return ClauseResult(**values | changed)
 
 
 @pytest.mark.parametrize("preset", preset_names())
@@ -88,9 +56,9 @@ def test_every_clause_of_the_presets_can_be_drawn(preset: str, samples: int) -> 
         (MeanClause("cosine", 0.9), "score", "higher", (0.85, 1.0)),
         (MeanClause("argmax-distance", 0.1), "score", "lower", (0.0, 1.0)),
         (QuantileClause("cosine", 0.01, 0.9), "score", "higher", (0.85, 1.0)),
-        (Later(), "bytes", "lower", (0.0, 3_000_000.0)),
-        (Later(cost="latency-p99-ms", at_most=3.0), "ms", "lower", (0.0, 4.0)),
-        (Later(cost="power-w", at_most=3.0), "plain", "lower", (0.0, 4.0)),
+        (BudgetClause("artifact-bytes", 2_000_000.0), "bytes", "lower", (0.0, 3_000_000.0)),
+        (BudgetClause("latency-p99-ms", 3.0), "ms", "lower", (0.0, 4.0)),
+        (BudgetClause("power-w", 3.0), "plain", "lower", (0.0, 4.0)),
     ],
 )
 def test_unit_side_and_axis_follow_from_the_clause(
@@ -156,10 +124,10 @@ def test_marks_stand_in_the_order_of_their_values(
 
 
 GROUPS = (
-    Group(0, "pass", 0.99, 0.9, 1.0, 40),
-    Group(2, "fail", 0.5, 0.3, 0.7, 20),
-    Group(1, "inconclusive", 0.9, 0.6, 0.99, 9),
-    Group(3, "fail", 0.4, 0.2, 0.6, 20),
+    GroupResult("pass", 0.99, 0.9, 1.0, 40, name="0"),
+    GroupResult("fail", 0.5, 0.3, 0.7, 20, name="2"),
+    GroupResult("inconclusive", 0.9, 0.6, 0.99, 9, name="1"),
+    GroupResult("fail", 0.4, 0.2, 0.6, 20, name="3"),
 )
 
 
@@ -167,7 +135,7 @@ def test_groups_are_named_and_the_worst_stand_first(tmp_path: Any) -> None:
     data = example_report()
     first, *others = data.verdict.clauses
     values = {key: value for key, value in vars(first).items() if key not in ("outcome", "groups")}
-    grouped = Grouped(**values, outcome="fail", groups=GROUPS)
+    grouped = ClauseResult(**values, outcome="fail", groups=GROUPS)
     told = describe_clause(grouped, data.golden.card.classes)
     assert [group["name"] for group in told["groups"]] == ["bar", "cross", "square", "disc"]
     ticks = told["axis"]["ticks"]
@@ -178,14 +146,11 @@ def test_groups_are_named_and_the_worst_stand_first(tmp_path: Any) -> None:
     assert cells(found, "groups") == ["bar", "cross", "square", "disc"]
 
 
-@pytest.mark.parametrize(
-    ("told", "named"), [({"name": "1"}, "b"), ({"index": 0}, "a"), ({"name": "7"}, "7"), ({"name": "c"}, "c"), ({}, "")]
-)
-def test_groups_are_told_by_the_name_of_their_class(told: dict[str, Any], named: str) -> None:
-    grouped = result(cls=Grouped, groups=(told,))
-    (group,) = describe_clause(grouped, ("a", "b"))["groups"]
+@pytest.mark.parametrize(("name", "named"), [("1", "b"), ("0", "a"), ("7", "7"), ("c", "c"), ("", "")])
+def test_groups_are_told_by_the_name_of_their_class(name: str, named: str) -> None:
+    (group,) = describe_clause(result(groups=(GroupResult("not-measured", name=name),)), ("a", "b"))["groups"]
     assert group["name"] == named
-    assert (group["observed"], group["outcome"]) == (None, None)
+    assert (group["observed"], group["outcome"]) == (None, "not-measured")
 
 
 def cells(found: Page, kind: str) -> list[str]:
