@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.bench.result import LatencyReport
+from edgekit.bench.power_record import EnginePower
+from edgekit.bench.result import LatencyReport, LatencyResult
 from edgekit.bundle.layout import BASELINE, CANDIDATES, LATENCY, MODEL, PLAN
 from edgekit.bundle.open import Bundle
+from edgekit.engines.registry import GPU_ENGINES
 from edgekit.errors import IntegrityError
 from edgekit.metrics.statistics import quantiles
 from edgekit.policy.clauses import BaselineClause, BudgetClause
@@ -38,7 +40,9 @@ def latency_costs(report: LatencyReport, name: str, partner: str | None) -> dict
         partner: Of FP32 on the same engine; None where it was not timed, and then there is no ratio.
 
     Returns:
-        Costs by name; nothing where the candidate was not timed.
+        Costs by name, those that were measured; nothing where the candidate was not timed. Power and energy are there
+        where a sensor saw every round. The peak of memory is that of engines that compute on the processor: of a GPU's
+        engine the process's memory is a part, and a budget must not be met by a part.
     """
     if name not in report.results:
         return {}
@@ -49,6 +53,15 @@ def latency_costs(report: LatencyReport, name: str, partner: str | None) -> dict
         pairs = zip(report.results[name].rounds, report.results[str(partner)].rounds, strict=True)
         ratios = [_median(above) / _median(below) for above, below in pairs]
         costs["latency-ratio"] = _median(tuple(ratios))
+    return costs | _beside_the_times(report.results[name])
+
+
+def _beside_the_times(result: LatencyResult) -> dict[str, float]:
+    costs: dict[str, float] = {}
+    if isinstance(result.power, EnginePower):
+        costs |= {"power-w": result.power.power_w, "energy-mj": result.power.energy_mj}
+    if result.peak_memory_bytes is not None and result.engine.get("engine") not in GPU_ENGINES:
+        costs["peak-memory-bytes"] = float(result.peak_memory_bytes)
     return costs
 
 
