@@ -26,8 +26,8 @@ NEVER_RUN_ON_A_JETSON = "read by code that was never run on a Jetson"
 """Stands beside every number of this source until somebody has compared it with a meter."""
 
 TOTALS: tuple[frozenset[str], ...] = (
-    # Orin Nano, Orin NX, Xavier NX, TX2, TX2 NX, TX1: the module's one input, its total power by NVIDIA's word (developer
-    # forum, topic 200883). Further rails of these modules hang behind it.
+    # Orin Nano, Orin NX, Xavier NX, TX2, TX2 NX, TX1: the module's one input, its total power by NVIDIA's word
+    # (developer forum, topic 200883). Further rails of these modules hang behind it.
     frozenset({"VDD_IN"}),
     # Nano, as its device tree calls the same rail.
     frozenset({"POM_5V_IN"}),

@@ -12,6 +12,7 @@ import numpy as np
 
 from edgekit.bench.options import LatencyOptions
 from edgekit.bench.power_record import EnginePower, PowerNotMeasured, power_from_dict
+from edgekit.engines.registry import GPU_ENGINES
 from edgekit.errors import EdgekitError, IntegrityError
 
 __all__ = ["PERCENTILES", "LatencyRatio", "LatencyReport", "LatencyResult", "percentile"]
@@ -73,6 +74,24 @@ class LatencyResult:
     def throughput(self) -> float:
         """Images a second when runs follow each other: 1000 * batch / mean."""
         return 1000.0 * self.batch / self.mean_ms
+
+    def further_costs(self) -> dict[str, float]:
+        """What was measured beside the times: "power_w", "energy_mj" (of one image) and "peak_memory_bytes".
+
+        Only what a budget may be held against. Of a GPU's engine the memory of its process is a part of what it takes,
+        and a budget must not be met by a part; the number stays in the record.
+        """
+        costs: dict[str, float] = {}
+        if isinstance(self.power, EnginePower):
+            costs |= {"power_w": self.power.power_w, "energy_mj": self.power.energy_mj}
+        if self.peak_memory_bytes is not None and self.engine.get("engine") not in GPU_ENGINES:
+            costs["peak_memory_bytes"] = float(self.peak_memory_bytes)
+        return costs
+
+    def in_numbers(self) -> dict[str, float]:
+        """The numbers that people are told: percentiles and rate by the names "p50_ms", ..., and `further_costs`."""
+        percentiles = {f"p{percent}_ms": self.percentile_ms(percent) for percent in PERCENTILES}
+        return {**percentiles, "images_per_s": self.throughput, **self.further_costs()}
 
     def percentile_ms(self, percent: float) -> float:
         """A percentile of the times, milliseconds; see `percentile`."""
