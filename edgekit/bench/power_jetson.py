@@ -42,6 +42,8 @@ TOTALS: tuple[frozenset[str], ...] = (
 
 # Not a fact of the sensor, which averages as it was configured: as often as an I2C bus is asked without being felt.
 _SHORTEST_PERIOD_S = 0.05
+# With 1024 samples of the slowest conversions a chip takes 50 s; nobody would wait for five of those a round.
+_LONGEST_PERIOD_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,10 @@ def _disabled(file: Path) -> bool:
 def _interval_s(chip: Path) -> float:
     """How long the chip takes for one value of each channel, by its own word; 0 where it does not say."""
     file = chip / "update_interval"
-    return read_number(file) / 1e3 if file.exists() else 0.0
+    seconds = read_number(file) / 1e3 if file.exists() else 0.0
+    if not 0 <= seconds <= _LONGEST_PERIOD_S:
+        raise PowerReadError(f"the monitor says that one value takes {seconds:g} s")
+    return seconds
 
 
 def _sum(rails: Mapping[str, _Rail]) -> float:

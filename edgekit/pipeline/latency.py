@@ -10,6 +10,7 @@ from typing import Any
 from edgekit.bench.latency import LatencySubject, measure_latency
 from edgekit.bench.options import LatencyOptions
 from edgekit.bench.power import PowerSource, find_power_sources
+from edgekit.bench.power_record import PowerNotMeasured
 from edgekit.bench.result import LatencyRatio, LatencyReport
 from edgekit.bundle.golden import read_golden
 from edgekit.core.canonical import JsonValue, write_json
@@ -81,9 +82,18 @@ def latency(request: LatencyRequest, destination: Path, observer: Observer = NUL
         subjects = {name: LatencySubject(engines[name], path) for name, path in request.artifacts.items()}
         report = measure_latency(subjects, images, how, observer)
         write_json(folder / LATENCY_NAME, report.to_dict())
+        if how.round_s:
+            _tell_what_is_missing(report, observer)
         return _facts(request.candidates, report)
 
     return run_stage(stage, destination, body, observer)
+
+
+def _tell_what_is_missing(report: LatencyReport, observer: Observer) -> None:
+    """The policy demands power or energy: a reader of its verdict wants to know why there is none."""
+    reasons = {item.power.reason for item in report.results.values() if isinstance(item.power, PowerNotMeasured)}
+    for reason in sorted(reasons):
+        observer.noted(f"The policy demands power or energy, which was not measured: {reason}.")
 
 
 def _facts(candidates: Sequence[CandidateId], report: LatencyReport) -> Mapping[str, Any]:
@@ -102,6 +112,7 @@ def _facts(candidates: Sequence[CandidateId], report: LatencyReport) -> Mapping[
     ]
     return {
         "p50_ms": medians,
+        "further": {name: result.further_costs() for name, result in report.results.items()},
         **{
             f"{precision}_over_fp32": {engine: ratio.to_dict() for engine, ratio in found.items()}
             for precision, found in ratios.items()

@@ -80,6 +80,12 @@ def test_a_sensor_that_averages_for_long_is_read_as_seldom(tmp_path: Path) -> No
     assert there(power_jetson.find(tmp_path / "quick")).period_s == 0.05
 
 
+@pytest.mark.parametrize("milliseconds", [-1, 5001, 10**12])
+def test_a_sensor_that_nobody_could_wait_for_is_not_used(milliseconds: int, tmp_path: Path) -> None:
+    write_hwmon(tmp_path, ORIN_NANO, update_interval=milliseconds)
+    assert "one value takes" in absent(power_jetson.find(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("chips", "said"),
     [

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from ci_bundles import ci_bundle
 from power_sensors import constant_source, write_rapl
+from tiny_golden import tiny_golden
 
 from edgekit.bench import latency as bench_latency
 from edgekit.bench import memory
@@ -23,14 +24,21 @@ from edgekit.bench.power import NoPowerSource, PowerSource, find_power_sources
 from edgekit.bench.power_monitor import PowerMonitor
 from edgekit.bench.power_record import EnginePower, PowerNotMeasured, PowerRound
 from edgekit.bench.result import LatencyReport, LatencyResult
+from edgekit.bundle.golden import write_golden
 from edgekit.bundle.layout import LATENCY
 from edgekit.bundle.open import open_bundle
 from edgekit.cli import bench as bench_command
 from edgekit.cli.main import run
 from edgekit.core.canonical import dump_canonical, parse_strict, read_json
+from edgekit.core.progress import NullObserver
+from edgekit.engines.protocol import EngineOptions
 from edgekit.errors import BadInputError, IntegrityError
+from edgekit.pipeline import latency as stage
+from edgekit.pipeline.candidates import CandidateId
+from edgekit.pipeline.latency import LATENCY_NAME, LatencyRequest
 from edgekit.policy.clauses import BudgetClause
 from edgekit.policy.document import load_preset
+from edgekit.verify import beside
 from edgekit.verify.beside import bundle_context, latency_costs, power_round_s
 
 GRAPH = Path(__file__).resolve().parents[1] / "assets" / "tiny_explained.onnx"
@@ -317,3 +325,43 @@ def test_doctor_says_which_sensors_there_are(
     text = capsys.readouterr().out
     assert "power sensor" in text
     assert "no NVIDIA driver" in text
+
+
+class Listener(NullObserver):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def noted(self, message: str) -> None:
+        self.notes.append(message)
+
+
+def test_a_build_that_must_not_take_more_measures_or_says_why_not(
+    sensors: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = load_preset("default")
+    demanding = replace(policy, clauses=(*policy.clauses, BudgetClause("power-w", 10)))
+    monkeypatch.setattr(beside, "_SENSOR_ROUND_S", 0.4)
+    write_golden(tiny_golden(8), tmp_path / "golden")
+    candidate = CandidateId("fp32", "reference", "fp32")
+
+    def timed(*found: PowerSource | NoPowerSource) -> tuple[LatencyResult, Listener, Any]:
+        sensors(*found)
+        monkeypatch.setattr(stage, "find_power_sources", lambda: found)
+        listener = Listener()
+        request = LatencyRequest(
+            (candidate,), {"fp32": GRAPH}, tmp_path / "golden", EngineOptions(threads=1), 2, demanding
+        )
+        record = stage.latency(request, tmp_path / "latency", listener)
+        stored = LatencyReport.from_dict(read_json(tmp_path / "latency" / LATENCY_NAME), where="test")
+        return stored.results["fp32"], listener, record
+
+    result, listener, record = timed(NoPowerSource("rapl", "root alone may read it"))
+    assert isinstance(result.power, PowerNotMeasured)
+    assert any("root alone may read it" in note for note in listener.notes)
+    assert "power_w" not in record.facts["further"]["fp32"]
+    # A sensor that can be read now is a reason to measure again.
+    result, listener, record = timed(constant_source(WATTS))
+    assert isinstance(result.power, EnginePower)
+    assert all(item.seconds >= 0.4 for item in result.power.rounds)
+    assert record.facts["further"]["fp32"]["power_w"] == pytest.approx(WATTS)
+    assert listener.notes == []
