@@ -96,7 +96,8 @@ class PowerMonitor:
             shortest = min(item.seconds for item in rounds)
             return PowerNotMeasured(
                 f"{source.name}: a round of {shortest:.3g} s holds {fewest} readings, one every {source.period_s:g} s, "
-                f"and takes {LEAST_SAMPLES_A_ROUND} at least; rounds have to be longer"
+                f"and takes {LEAST_SAMPLES_A_ROUND} at least; rounds have to be longer "
+                "(edgekit bench --round-seconds 2)"
             )
         idle = [_idle_power(seen, *span) for span in self._idle] + [None, None]
         return EnginePower(source.name, source.scope, source.remark, source.period_s, idle[0], idle[1], rounds)
