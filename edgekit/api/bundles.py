@@ -80,13 +80,13 @@ def explain(bundle: PathLike, image: PathLike, output: PathLike, *, class_name: 
 def bench(
     bundle: PathLike, *, options: LatencyOptions | None = None, observer: Observer = NULL_OBSERVER
 ) -> LatencyReport:
-    """Time a bundle's engine here, beside its FP32 graph where the bundle ships INT8."""
+    """Time a bundle's engine here, beside its FP32 graph where the bundle ships INT8; power and memory beside it."""
     from edgekit.bench.latency import LatencySubject, measure_latency
     from edgekit.bench.options import LatencyOptions
     from edgekit.bundle.open import open_bundle
     from edgekit.interface.preprocess import preprocess
 
-    options = options or LatencyOptions()
+    options = options or LatencyOptions(power=True)
     with open_bundle(Path(bundle)) as opened:
         manifest, golden_set = opened.manifest, opened.golden()
         subjects = {manifest.precision: LatencySubject(manifest.engine, opened.model_path)}

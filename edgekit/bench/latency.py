@@ -12,12 +12,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edgekit.bench.options import LatencyOptions
-from edgekit.bench.process import WorkerProcess, WorkerSettings, worker_command
+from edgekit.bench.power_monitor import PowerMonitor, Turn
+from edgekit.bench.process import Block, WorkerProcess, WorkerSettings, worker_command
 from edgekit.bench.result import LatencyReport, LatencyResult
 from edgekit.bench.worker import BlockRequest, OpenRequest
 from edgekit.core.environment import environment_print
@@ -55,11 +57,12 @@ def measure_latency(
     Args:
         subjects: Name, such as "int8", to what is measured.
         images: float32 [M, 3, H, W], prepared as the engines expect; used in turn.
-        options: How it is measured.
+        options: How it is measured, and whether power is read beside it.
         observer: Told about each round, and about engines that kept the processor busy out of turn.
 
     Returns:
-        Every time that was measured, in milliseconds, with the machine's description.
+        Every time that was measured, in milliseconds, with the machine's description; and what each engine took of
+        memory and, where it was asked for, of power.
 
     Raises:
         BadInputError: No subject, no image, or images that do not fit an engine.
@@ -72,53 +75,76 @@ def measure_latency(
             expected="at least one engine, and images float32 [M, 3, H, W]",
             found=f"{len(subjects)} engines, {images.dtype} {list(images.shape)}",
         )
-    restless: set[str] = set()
-    with ExitStack() as stack:
-        with foreign_os_errors(Path("the temporary folder"), "prepare a measurement"):
-            scratch = Path(stack.enter_context(TemporaryDirectory(prefix="edgekit-bench-")))
-            np.save(scratch / "images.npy", images[: _MOST_BATCHES * options.batch])
-        workers: dict[str, WorkerProcess] = {}
-        infos = {}
-        # Opened one after the other, so that no engine warms up beside another.
-        for name, subject in subjects.items():
-            # Names are the caller's and may hold anything; folders are numbered.
-            settings = WorkerSettings(name, scratch / str(len(workers)), options.timeout_s, worker_command())
-            settings.scratch.mkdir()
-            workers[name] = stack.enter_context(WorkerProcess(settings))
-            answer = workers[name].open(_open_request(subject, scratch / "images.npy", options))
-            infos[name] = answer["info"]
-            if not answer["quiet"]:
-                restless.add(name)
-        rounds = _rounds(workers, options, observer, restless)
-    for name in sorted(restless):
+    bench = _Bench(subjects, options, observer)
+    monitor = PowerMonitor([subject.engine for subject in subjects.values()]) if options.power else None
+    if monitor is None:
+        bench.run(images)
+    else:
+        with monitor:
+            monitor.rest()
+            bench.run(images)
+            monitor.rest()
+    for name in sorted(bench.restless):
         observer.noted(
             f"The engine {name!r} kept the processor busy between its runs; others may look slower than they are."
         )
-    return LatencyReport(
-        results={
-            name: LatencyResult(infos[name], options.batch, tuple(rounds[name]), name not in restless)
-            for name in subjects
-        },
-        options=options,
-        environment=environment_print(),
-    )
+    results = {name: bench.result(name, monitor) for name in subjects}
+    return LatencyReport(results, options, environment_print())
 
 
-def _rounds(
-    workers: Mapping[str, WorkerProcess], options: LatencyOptions, observer: Observer, restless: set[str]
-) -> dict[str, list[tuple[float, ...]]]:
-    """The times of every round, by name; names of engines that were not quiet afterwards are added to `restless`."""
-    rounds: dict[str, list[tuple[float, ...]]] = {name: [] for name in workers}
-    request = BlockRequest(options.lead_in, options.iterations)
-    observer.advanced("latency", 0, options.rounds)
-    for number in range(options.rounds):
-        for name in list(workers) if number % 2 == 0 else reversed(list(workers)):
-            samples, quiet = workers[name].block(request)
-            rounds[name].append(samples)
-            if not quiet:
-                restless.add(name)
-        observer.advanced("latency", number + 1, options.rounds)
-    return rounds
+class _Bench:
+    """Engines opened one after the other and timed in turns."""
+
+    def __init__(self, subjects: Mapping[str, LatencySubject], options: LatencyOptions, observer: Observer) -> None:
+        self._subjects, self._options, self._observer = subjects, options, observer
+        self._infos: dict[str, Mapping[str, Any]] = {}
+        self._blocks: dict[str, list[Block]] = {name: [] for name in subjects}
+        self.restless: set[str] = set()
+
+    def run(self, images: npt.NDArray[np.float32]) -> None:
+        """Open, time and close them all."""
+        with ExitStack() as stack:
+            with foreign_os_errors(Path("the temporary folder"), "prepare a measurement"):
+                scratch = Path(stack.enter_context(TemporaryDirectory(prefix="edgekit-bench-")))
+                np.save(scratch / "images.npy", images[: _MOST_BATCHES * self._options.batch])
+            workers: dict[str, WorkerProcess] = {}
+            # Opened one after the other, so that no engine warms up beside another.
+            for name, subject in self._subjects.items():
+                # Names are the caller's and may hold anything; folders are numbered.
+                settings = WorkerSettings(name, scratch / str(len(workers)), self._options.timeout_s, worker_command())
+                settings.scratch.mkdir()
+                workers[name] = stack.enter_context(WorkerProcess(settings))
+                answer = workers[name].open(_open_request(subject, scratch / "images.npy", self._options))
+                self._infos[name] = answer["info"]
+                if not answer["quiet"]:
+                    self.restless.add(name)
+            self._take_turns(workers)
+
+    def _take_turns(self, workers: Mapping[str, WorkerProcess]) -> None:
+        options = self._options
+        request = BlockRequest(options.lead_in, options.iterations, options.round_s)
+        self._observer.advanced("latency", 0, options.rounds)
+        for number in range(options.rounds):
+            for name in list(workers) if number % 2 == 0 else reversed(list(workers)):
+                block = workers[name].block(request)
+                self._blocks[name].append(block)
+                if not block.quiet:
+                    self.restless.add(name)
+            self._observer.advanced("latency", number + 1, options.rounds)
+
+    def result(self, name: str, monitor: PowerMonitor | None) -> LatencyResult:
+        """What was found of one engine, after everything ended."""
+        blocks, batch = self._blocks[name], self._options.batch
+        turns = [Turn(block.begun_s, block.ended_s, block.runs * batch) for block in blocks]
+        return LatencyResult(
+            engine=self._infos[name],
+            batch=batch,
+            rounds=tuple(block.samples_ms for block in blocks),
+            quiet=name not in self.restless,
+            # It only grows, so the last block tells that of all of them.
+            peak_memory_bytes=blocks[-1].peak_memory_bytes,
+            power=monitor.result(self._subjects[name].engine, turns) if monitor is not None else None,
+        )
 
 
 def _open_request(subject: LatencySubject, images: Path, options: LatencyOptions) -> OpenRequest:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import math
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from edgekit.errors import BadInputError
@@ -22,6 +23,10 @@ class LatencyOptions:
         lead_in: Untimed runs at the start of each block: threads wake, caches fill.
         threads: Intra-operator threads, 0 for the runtime's choice.
         timeout_s: Longest wait for one answer of an engine's process, in seconds.
+        power: Read the machine's power sensors beside the runs, where it has any; idle before and after takes two
+            seconds more.
+        round_s: Shortest time of a block in seconds, below `timeout_s`. After its timed runs an engine goes on with the
+            same work, untimed, for power sensors that are slower than a block; 0 adds nothing.
     """
 
     batch: int = 1
@@ -31,6 +36,8 @@ class LatencyOptions:
     lead_in: int = 3
     threads: int = 0
     timeout_s: float = 300.0
+    power: bool = False
+    round_s: float = 0.0
 
     def __post_init__(self) -> None:
         smallest = {"batch": 1, "warmup": 1, "rounds": 1, "iterations": 1, "lead_in": 0, "threads": 0, "timeout_s": 0.1}
@@ -41,7 +48,23 @@ class LatencyOptions:
                     expected=f"at least {least}",
                     found=repr(getattr(self, name)),
                 )
+        if not 0 <= self.round_s < self.timeout_s or not math.isfinite(self.round_s):
+            raise BadInputError(
+                "An option of the latency measurement is out of range: round_s.",
+                expected=f"from 0 to less than timeout_s, {self.timeout_s:g} seconds",
+                found=repr(self.round_s),
+            )
+        if type(self.power) is not bool:
+            raise BadInputError(
+                "An option of the latency measurement is out of range: power.",
+                expected="true or false",
+                found=repr(self.power),
+            )
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready form."""
-        return asdict(self)
+        """JSON-ready form.
+
+        What came later is left out at its default: options of before stay as they were, byte for byte.
+        """
+        later = {item.name: item.default for item in fields(self) if item.name in ("power", "round_s")}
+        return {key: value for key, value in asdict(self).items() if later.get(key, self) != value}

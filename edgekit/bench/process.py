@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,10 +20,18 @@ from edgekit.core.canonical import parse_strict
 from edgekit.core.children import child_environment, error_from_dict
 from edgekit.errors import DefectError, IntegrityError, UnavailableError
 
-__all__ = ["WorkerProcess", "WorkerSettings", "worker_command"]
+__all__ = ["Block", "WorkerProcess", "WorkerSettings", "worker_command"]
 
 _CLOSE_TIMEOUT_S = 5.0
 _STDERR_TAIL = 2000
+_BLOCK_ANSWER: Mapping[str, tuple[type, ...]] = {
+    "samples_ms": (list,),
+    "runs": (int,),
+    "begun_s": (float,),
+    "ended_s": (float,),
+    "peak_memory_bytes": (int, type(None)),
+    "quiet": (bool,),
+}
 
 
 def worker_command() -> tuple[str, ...]:
@@ -46,6 +55,27 @@ class WorkerSettings:
     scratch: Path
     timeout_s: float
     command: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Block:
+    """What one block of runs was.
+
+    Attributes:
+        samples_ms: Milliseconds of each timed run.
+        runs: Timed runs and those after them, without the lead-in.
+        begun_s: Start of the first of them, on `time.monotonic`'s clock.
+        ended_s: End of the last.
+        peak_memory_bytes: See `edgekit.bench.memory.peak_memory_bytes`; so far, of the process that ran them.
+        quiet: Whether the process was quiet afterwards.
+    """
+
+    samples_ms: tuple[float, ...]
+    runs: int
+    begun_s: float
+    ended_s: float
+    peak_memory_bytes: int | None
+    quiet: bool
 
 
 class WorkerProcess:
@@ -84,17 +114,25 @@ class WorkerProcess:
             EdgekitError: What the engine raised there.
             UnavailableError: The process died, or did not answer in time.
         """
-        return self._ask("open", asdict(request), {"info": dict, "quiet": bool})
+        return self._ask("open", asdict(request), {"info": (dict,), "quiet": (bool,)})
 
-    def block(self, request: BlockRequest) -> tuple[tuple[float, ...], bool]:
-        """Time a block: milliseconds of each run, and whether the process was quiet afterwards. Raises like `open`."""
-        answer = self._ask("block", asdict(request), {"samples_ms": list, "quiet": bool})
-        samples = answer["samples_ms"]
-        if len(samples) != request.iterations or not all(isinstance(item, float) and item > 0 for item in samples):
+    def block(self, request: BlockRequest) -> Block:
+        """Time a block. Raises like `open`."""
+        asked = time.monotonic()
+        answer = self._ask("block", asdict(request), _BLOCK_ANSWER)
+        block = Block(**{**answer, "samples_ms": tuple(answer["samples_ms"])})
+        sound = (
+            len(block.samples_ms) == request.iterations <= block.runs
+            and all(isinstance(item, float) and item > 0 for item in block.samples_ms)
+            # Readings of power are told apart by this clock: a process that has another one is out of step.
+            and asked <= block.begun_s < block.ended_s <= time.monotonic()
+            and (block.peak_memory_bytes is None or block.peak_memory_bytes > 0)
+        )
+        if not sound:
             raise self._out_of_step(answer)
-        return tuple(samples), answer["quiet"]
+        return block
 
-    def _ask(self, verb: str, arguments: Mapping[str, Any], promised: Mapping[str, type]) -> dict[str, Any]:
+    def _ask(self, verb: str, arguments: Mapping[str, Any], promised: Mapping[str, tuple[type, ...]]) -> dict[str, Any]:
         self._tell({"request": verb, **arguments})
         try:
             line = self._answers.get(timeout=self._settings.timeout_s)

@@ -11,6 +11,8 @@ from typing import Any, cast
 import numpy as np
 
 from edgekit.bench.options import LatencyOptions
+from edgekit.bench.power_record import EnginePower, PowerNotMeasured, power_from_dict
+from edgekit.engines.registry import GPU_ENGINES
 from edgekit.errors import EdgekitError, IntegrityError
 
 __all__ = ["PERCENTILES", "LatencyRatio", "LatencyReport", "LatencyResult", "percentile"]
@@ -45,12 +47,18 @@ class LatencyResult:
         rounds: Milliseconds of each timed run, one tuple a round; rounds are equally long.
         quiet: False when the engine's process kept the processor busy between its blocks, so that it may have slowed
             the engines beside it.
+        peak_memory_bytes: Most memory that the engine's process held, of the processor's: interpreter, libraries,
+            runtime, weights, inputs and working memory, and nothing that lies on a graphics card. None where the system
+            does not tell it, and in results of before it was measured.
+        power: What it took, or why that was not measured; None where nobody asked.
     """
 
     engine: Mapping[str, Any]
     batch: int
     rounds: tuple[tuple[float, ...], ...]
     quiet: bool
+    peak_memory_bytes: int | None = None
+    power: EnginePower | PowerNotMeasured | None = None
 
     @property
     def samples_ms(self) -> tuple[float, ...]:
@@ -67,6 +75,24 @@ class LatencyResult:
         """Images a second when runs follow each other: 1000 * batch / mean."""
         return 1000.0 * self.batch / self.mean_ms
 
+    def further_costs(self) -> dict[str, float]:
+        """What was measured beside the times: "power_w", "energy_mj" (of one image) and "peak_memory_bytes".
+
+        Only what a budget may be held against. Of a GPU's engine the memory of its process is a part of what it takes,
+        and a budget must not be met by a part; the number stays in the record.
+        """
+        costs: dict[str, float] = {}
+        if isinstance(self.power, EnginePower):
+            costs |= {"power_w": self.power.power_w, "energy_mj": self.power.energy_mj}
+        if self.peak_memory_bytes is not None and self.engine.get("engine") not in GPU_ENGINES:
+            costs["peak_memory_bytes"] = float(self.peak_memory_bytes)
+        return costs
+
+    def in_numbers(self) -> dict[str, float]:
+        """The numbers that people are told: percentiles and rate by the names "p50_ms", ..., and `further_costs`."""
+        percentiles = {f"p{percent}_ms": self.percentile_ms(percent) for percent in PERCENTILES}
+        return {**percentiles, "images_per_s": self.throughput, **self.further_costs()}
+
     def percentile_ms(self, percent: float) -> float:
         """A percentile of the times, milliseconds; see `percentile`."""
         return percentile(self.samples_ms, percent)
@@ -79,6 +105,8 @@ class LatencyResult:
             "quiet": self.quiet,
             "rounds_ms": [list(block) for block in self.rounds],
             **self._derived(),
+            **({} if self.peak_memory_bytes is None else {"peak_memory_bytes": self.peak_memory_bytes}),
+            **({} if self.power is None else {"power": self.power.to_dict()}),
         }
 
     def _derived(self) -> dict[str, float]:
@@ -98,7 +126,17 @@ class LatencyResult:
             rounds = tuple(tuple(float(sample) for sample in block) for block in top["rounds_ms"])
             if type(top["batch"]) is not int or type(top["quiet"]) is not bool:
                 raise TypeError("batch is a whole number, quiet true or false")
-            result = cls(dict(top["engine"]), top["batch"], rounds, top["quiet"])
+            memory, power = top.get("peak_memory_bytes"), top.get("power")
+            if memory is not None and (type(memory) is not int or memory < 1):
+                raise TypeError("a peak of memory is a whole number of bytes")
+            result = cls(
+                dict(top["engine"]),
+                top["batch"],
+                rounds,
+                top["quiet"],
+                memory,
+                None if power is None else power_from_dict(power),
+            )
             problem = result._problem()
         except (KeyError, TypeError, ValueError, AttributeError) as cause:
             raise IntegrityError("A latency result is malformed.", where=where, found=repr(cause)) from cause

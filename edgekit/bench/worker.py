@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekit.attribution.spec import OWN_CLASS
+from edgekit.bench.memory import peak_memory_bytes
 from edgekit.core.canonical import parse_strict
 from edgekit.core.children import error_to_dict
 from edgekit.engines.protocol import EngineOptions, Runner
@@ -68,10 +69,12 @@ class BlockRequest:
     Attributes:
         lead_in: Untimed runs before the timed ones.
         iterations: Timed runs.
+        least_s: The block goes on, untimed, until this many seconds have passed since its first timed run.
     """
 
     lead_in: int
     iterations: int
+    least_s: float = 0.0
 
 
 class _Load:
@@ -99,6 +102,21 @@ class _Load:
             samples.append((time.perf_counter_ns() - begun) / 1e6)
         return samples
 
+    def block(self, request: BlockRequest) -> dict[str, Any]:
+        """Time a block. Its beginning and end are on the clock that all processes of a machine share."""
+        self.run(request.lead_in)
+        begun, first = time.monotonic(), self._turn
+        samples = self.run(request.iterations)
+        while time.monotonic() - begun < request.least_s:
+            self.run(1)
+        return {
+            "samples_ms": samples,
+            "runs": self._turn - first,
+            "begun_s": begun,
+            "ended_s": time.monotonic(),
+            "peak_memory_bytes": peak_memory_bytes(),
+        }
+
 
 def wait_until_quiet() -> bool:
     """Wait until this process stops using the processor. False when it did not within two seconds.
@@ -122,9 +140,7 @@ def _answer(request: Mapping[str, Any], load: _Load | None) -> tuple[dict[str, A
         load = _Load(OpenRequest(**wanted))
         return {"info": load.runner.info.to_dict(), "quiet": wait_until_quiet()}, load
     if verb == "block" and load is not None:
-        block = BlockRequest(**wanted)
-        load.run(block.lead_in)
-        return {"samples_ms": load.run(block.iterations), "quiet": wait_until_quiet()}, load
+        return {**load.block(BlockRequest(**wanted)), "quiet": wait_until_quiet()}, load
     raise DefectError("A process that times an engine was asked for something it cannot do.", found=repr(request))
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from edgekit.ci.change_sections import change_sections
 from edgekit.ci.comparison import Comparison, Side
+from edgekit.ci.latency_view import StoredLatency
 from edgekit.ci.sections import Cell, Document, Name, Outcome, Section, Table
 
 __all__ = ["comparison_document"]
 
 _MOST_DIFFERENCES = 40
 _NOTHING = "-"
+# Heading and divisor of what was measured beside the times.
+_FURTHER = {"power_w": ("W", 1.0), "energy_mj": ("mJ/image", 1.0), "peak_memory_bytes": ("peak MB", 1e6)}
 
 
 def comparison_document(comparison: Comparison) -> Document:
@@ -55,19 +58,26 @@ def _facts(side: Side) -> dict[str, Cell]:
 
 def _latency(comparison: Comparison) -> Section:
     rows: list[tuple[Cell, ...]] = []
+    sides = [side.latency for side in (comparison.before, comparison.after) if side.latency is not None]
+    further = [key for key in _FURTHER if any(key in side.further for side in sides)]
     for word, side in (("older", comparison.before), ("newer", comparison.after)):
         found = side.latency
         if found is not None:
             numbers = (f"{found.p50_ms:.3f}", f"{found.p90_ms:.3f}", str(found.batch))
-            rows.append((word, Name(found.engine), *numbers, Name(found.machine_words)))
+            told = tuple(_further(found, key) for key in further)
+            rows.append((word, Name(found.engine), *numbers, *told, Name(found.machine_words)))
     pair = comparison.latency
     line = (
         f"Newer over older: {pair.ratio:.2f} ({pair.reason})."
         if pair.ratio is not None
         else f"No ratio: {pair.reason}."
     )
-    header = ("which", "engine", "p50 ms", "p90 ms", "batch", "machine")
-    return Section("Latency as stored", ((line,),), Table(header, tuple(rows), right=header[2:5]))
+    header = ("which", "engine", "p50 ms", "p90 ms", "batch", *(_FURTHER[key][0] for key in further), "machine")
+    return Section("Latency as stored", ((line,),), Table(header, tuple(rows), right=header[2:-1]))
+
+
+def _further(found: StoredLatency, key: str) -> str:
+    return f"{found.further[key] / _FURTHER[key][1]:.4g}" if key in found.further else _NOTHING
 
 
 def _documents(comparison: Comparison, name: str) -> Section:

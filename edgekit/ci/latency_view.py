@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from edgekit.bench.result import LatencyReport
@@ -27,6 +27,7 @@ class StoredLatency:
         batch: Images a run.
         threads: As asked for; 0 left the choice to the runtime.
         machine: The part of the environment's print that is about the machine.
+        further: `LatencyResult.further_costs`: power, energy and memory where they were measured.
     """
 
     engine: str
@@ -35,6 +36,7 @@ class StoredLatency:
     batch: int
     threads: int
     machine: Mapping[str, Any]
+    further: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def machine_words(self) -> str:
@@ -43,7 +45,7 @@ class StoredLatency:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form."""
-        return {**vars(self), "machine": dict(self.machine)}
+        return {**vars(self), "machine": dict(self.machine), "further": dict(self.further)}
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,7 @@ def stored_latency(bundle: Bundle) -> StoredLatency | None:
                 batch=report.options.batch,
                 threads=report.options.threads,
                 machine={key: report.environment.get(key) for key in _MACHINE},
+                further=result.further_costs(),
             )
     return None
 

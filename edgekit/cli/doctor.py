@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,6 +12,7 @@ from edgekit.cli.tables import print_json, render_facts, render_table, style_out
 from edgekit.errors import ExitCode
 
 if TYPE_CHECKING:
+    from edgekit.bench.power import NoPowerSource, PowerSource
     from edgekit.engines.installation import Installation
 
 __all__ = ["command"]
@@ -27,17 +29,28 @@ def command(as_json: bool) -> ExitCode:
     Exit code 0 when this machine can build or can run bundles, 5 when it can do neither. Nothing is installed or
     changed, and no GPU is put to work.
     """
+    from edgekit.bench.power import find_power_sources
     from edgekit.engines.installation import inspect_installation
 
-    installation = inspect_installation()
+    installation, power = inspect_installation(), [_power(item) for item in find_power_sources()]
     if as_json:
-        print_json(installation.to_dict())
+        print_json({**installation.to_dict(), "power": power})
     else:
-        click.echo(_render(installation))
+        click.echo(_render(installation, power))
     return ExitCode.OK if installation.usable else ExitCode.UNAVAILABLE
 
 
-def _render(installation: Installation) -> str:
+def _power(found: PowerSource | NoPowerSource) -> dict[str, Any]:
+    """A source of power readings as a row: whether it is there, and what it sees or why not."""
+    from edgekit.bench.power import PowerSource
+
+    if isinstance(found, PowerSource):
+        told = f"sees {found.scope}" + (f"; {found.remark}" if found.remark else "")
+        return {"name": found.name, "available": True, "told": told}
+    return {"name": found.name, "available": False, "told": found.reason}
+
+
+def _render(installation: Installation, power: Sequence[Mapping[str, Any]]) -> str:
     plain = installation.to_dict()
     facts = {name: plain[name] for name in ("edgekit", "python", "system", "machine", "processor")}
     packages = {item.name: item for side in installation.sides for item in side.packages}
@@ -66,6 +79,12 @@ def _render(installation: Installation) -> str:
             ],
         ),
     ]
+    parts.append(
+        render_table(
+            ("power sensor", "readable here", "remark"),
+            [(item["name"], _yes(item["available"]), item["told"]) for item in power],
+        )
+    )
     parts.extend(f"{style_outcome('problem')}: {item.message}\n  {item.remedy}" for item in installation.problems)
     parts.extend(
         f"To complete the {side.name} side ({_some(side.missing)}):\n  {side.command}"

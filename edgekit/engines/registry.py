@@ -5,7 +5,7 @@ from __future__ import annotations
 from edgekit.core.registry import Registry
 from edgekit.engines.protocol import Engine
 
-__all__ = ["ENGINES"]
+__all__ = ["ENGINES", "GPU_ENGINES"]
 
 ENGINES: Registry[Engine] = Registry(
     "engine",
@@ -18,3 +18,6 @@ ENGINES: Registry[Engine] = Registry(
         "tensorrt": "edgekit.engines.tensorrt.engine:ENGINE",
     },
 )
+
+GPU_ENGINES = frozenset({"ort-cuda", "ort-tensorrt", "tensorrt"})
+"""Engines whose work is done on a GPU or beside it: the processor's memory and power are only part of theirs."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.bench.result import PERCENTILES, LatencyReport
+from edgekit.bench.result import LatencyReport
 from edgekit.bundle.golden import GoldenSet
 from edgekit.bundle.layout import CANDIDATES, LATENCY, LINEAGE, RECIPE
 from edgekit.bundle.open import Bundle, open_bundle
@@ -242,11 +242,7 @@ def _latency(bundle: Bundle) -> dict[str, dict[str, float]] | None:
     if LATENCY not in bundle:
         return None
     stored = LatencyReport.from_dict(bundle.read_json(LATENCY), where=str(bundle.path(LATENCY)))
-    return {
-        name: {f"p{percent}_ms": result.percentile_ms(percent) for percent in PERCENTILES}
-        | {"images_per_s": result.throughput}
-        for name, result in stored.results.items()
-    }
+    return {name: result.in_numbers() for name, result in stored.results.items()}
 
 
 def _digest_told(file: Path) -> str | None:

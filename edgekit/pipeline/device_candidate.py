@@ -38,6 +38,7 @@ from edgekit.pipeline.retire import retire_others
 from edgekit.policy.context import Baseline
 from edgekit.policy.policy import Policy
 from edgekit.targets.target import Target
+from edgekit.verify.beside import power_round_s
 from edgekit.verify.stage import VerifyRequest, verify
 
 __all__ = ["REHEARSING_ENGINE", "CandidateRequest", "CandidateResult", "make_candidate"]
@@ -189,6 +190,7 @@ def _plan_request(
         map_spec=described[1],
         batch=request.recipe.export.batch,
         latency_runs=request.recipe.select.latency_runs,
+        round_s=power_round_s(request.policy),
         tensorrt=request.recipe.tensorrt,
     )
 

@@ -54,6 +54,7 @@ class PlanRequest:
         map_spec: Of its maps.
         batch: The batch of a graph that takes one size alone; 0 where it takes any.
         latency_runs: Timed runs of each engine.
+        round_s: Shortest time of a block of them, seconds; see `LatencyOptions`.
         tensorrt: How TensorRT builds.
     """
 
@@ -68,6 +69,7 @@ class PlanRequest:
     map_spec: MapSpec
     batch: int
     latency_runs: int
+    round_s: float = 0.0
     tensorrt: TensorRtSettings = field(default_factory=TensorRtSettings)
 
     @property
@@ -144,6 +146,8 @@ def plan_device(request: PlanRequest) -> PlannedDevice:
             warmup=request.latency_runs,
             rounds=min(_ROUNDS, request.latency_runs),
             iterations=-(-request.latency_runs // _ROUNDS),
+            power=True,
+            round_s=request.round_s,
         ),
     )
     contents = {names[version]: cache for version, cache in caches.items()}

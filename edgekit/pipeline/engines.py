@@ -191,6 +191,7 @@ def _timed(request: EnginesRequest, candidates: Sequence[CandidateId], observer:
             golden=folders.golden,
             options=request.options,
             runs=request.latency_runs,
+            policy=request.policy,
         ),
         folders.latency,
         observer,

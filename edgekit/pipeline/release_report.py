@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from edgekit.bench.result import PERCENTILES, LatencyReport, LatencyResult
+from edgekit.bench.result import LatencyReport
 from edgekit.bundle.golden import GoldenSet
 from edgekit.config.recipe import recipe_to_dict
 from edgekit.core.files import read_bytes
@@ -58,7 +58,7 @@ def release_report(
             for item in selection.judged
         ),
         stages=tuple(request.records.values()),
-        latency={name: _percentiles(result) for name, result in latency.results.items()},
+        latency={name: result.in_numbers() for name, result in latency.results.items()},
         environment=chosen.evidence["environment"],
         recipe=recipe_to_dict(request.recipe),
         compression=request.records["compress"].facts,
@@ -74,12 +74,6 @@ def release_report(
 def _array(path: Path) -> npt.NDArray[np.float32]:
     array: npt.NDArray[np.float32] = np.load(io.BytesIO(read_bytes(path)), allow_pickle=False)
     return array
-
-
-def _percentiles(result: LatencyResult) -> dict[str, float]:
-    return {f"p{percent}_ms": result.percentile_ms(percent) for percent in PERCENTILES} | {
-        "images_per_s": result.throughput
-    }
 
 
 def _summary(item: VerifiedCandidate, judged: Judged, *, shipped: bool, latency_ratio: float) -> CandidateSummary:

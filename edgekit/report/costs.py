@@ -11,6 +11,7 @@ from edgekit.report.data import CandidateSummary, ReportData
 __all__ = ["describe_candidates", "describe_compression", "describe_engines", "finite_or_none", "measured_on"]
 
 _PERCENTILES = ("p50", "p90", "p99")
+_FURTHER = ("power_w", "energy_mj", "peak_memory_bytes")
 _RUNTIME_NAMES = {"onnxruntime": "ONNX Runtime", "tensorrt": "TensorRT", "openvino": "OpenVINO"}
 # Of ONNX Runtime, and of OpenVINO.
 _CPU_PROVIDERS = {"CPUExecutionProvider", "CPU"}
@@ -52,11 +53,14 @@ def describe_engines(data: ReportData) -> dict[str, Any]:
     """Size and latency of every engine, and each against the FP32 one, JSON-ready.
 
     Returns:
-        "baseline" (name of the engine that the ratios are against, or None), "measured" (False without any latency)
-        and "rows": name, precision, shipped, bytes, size_ratio, p50, p90, p99 (milliseconds) and speed_up,
-        above 1 where the engine is faster: one over the candidate's `latency_ratio`, else the ratio of the medians.
+        "baseline" (name of the engine that the ratios are against, or None), "measured" (False without any latency),
+        "further" (those of power_w, energy_mj and peak_memory_bytes that were measured of any engine) and "rows": name,
+        precision, shipped, bytes, size_ratio, p50, p90, p99 (milliseconds), what "further" names, and speed_up, above 1
+        where the engine is faster: one over the candidate's `latency_ratio`, else the ratio of the medians.
     """
     latency = dict(data.latency or {})
+    further = [key for key in _FURTHER if any(finite_or_none(stats.get(key)) is not None for stats in latency.values())]
+    measured = {name: {key: finite_or_none(stats.get(key)) for key in further} for name, stats in latency.items()}
     baseline = next((item for item in data.candidates if item.precision == "fp32"), None)
     ratios = {item.name: item.latency_ratio for item in data.candidates}
     rows: list[dict[str, Any]] = []
@@ -67,11 +71,13 @@ def describe_engines(data: ReportData) -> dict[str, Any]:
         rows.append({"name": name, "precision": None, "shipped": False, "bytes": None, **_percentiles(stats, None)})
     reference: dict[str, Any] = next((row for row in rows if baseline and row["name"] == baseline.name), {})
     for row in rows:
+        row.update(measured.get(row["name"], dict.fromkeys(further)))
         row["size_ratio"] = _ratio(row["bytes"], reference.get("bytes"))
         row["speed_up"] = _ratio(1.0, ratios.get(row["name"])) or _ratio(reference.get("p50"), row["p50"])
     return {
         "baseline": baseline.name if baseline else None,
         "measured": any(row["p50"] is not None for row in rows),
+        "further": further,
         "rows": rows,
     }
 

@@ -93,7 +93,8 @@ class ReportData:
         candidates: Every engine that was measured; at most one shipped.
         stages: Records of the stages, in order.
         latency: Candidate name to its latencies at batch 1: "p50", "p90" and "p99" in milliseconds ("p50_ms" and so on
-            are read too), other numbers and words shown as they are; None when nothing was measured.
+            are read too), "power_w", "energy_mj" of one image and "peak_memory_bytes" where they were measured, other
+            numbers and words kept as they are; None when nothing was measured.
         environment: `core.environment.environment_print` of the machine that measured.
         recipe: The resolved recipe, JSON-ready.
         compression: The compress stage's facts: "before" and "after" with "parameters" and "macs" each, and

@@ -64,6 +64,7 @@ FORMATS: Mapping[str, Callable[[float], str]] = MappingProxyType(
         "bytes": lambda value: _scaled(value, "B"),
         "count": lambda value: f"{value:,.0f}",
         "exact": lambda value: _score(value, 4),
+        "mj": lambda value: f"{_significant(value)}{_SPACE}mJ",
         "ms": lambda value: f"{_significant(value)}{_SPACE}ms",
         "percent": lambda value: f"{_plain(round(100 * value, 9))}{_SPACE}%",
         "plain": _plain,
@@ -74,6 +75,7 @@ FORMATS: Mapping[str, Callable[[float], str]] = MappingProxyType(
         "share": _share,
         "tiny": _tiny,
         "si": lambda value: _scaled(value, ""),
+        "w": lambda value: f"{_significant(value)}{_SPACE}W",
     }
 )
 """How a number may be shown. Shares are percent, points are percentage points, bytes are decimal."""

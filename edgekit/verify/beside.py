@@ -19,14 +19,23 @@ from edgekit.policy.clauses import BaselineClause, BudgetClause
 from edgekit.policy.context import Baseline, Context
 from edgekit.policy.policy import Policy
 
-__all__ = ["bundle_context", "counts_as_shipped", "latency_costs", "stored_baseline"]
+__all__ = ["bundle_context", "counts_as_shipped", "latency_costs", "power_round_s", "stored_baseline"]
 
 _TOLD_ABOUT = ("evidence/", "report/")
+_BY_A_SENSOR = {"power-w", "energy-mj"}
+# Forty readings of the quickest sensors, and five of one that averages for a third of a second.
+_SENSOR_ROUND_S = 2.0
 
 
 def counts_as_shipped(name: str) -> bool:
     """Whether a file of a bundle counts for "bundle-bytes": evidence and report do not, since they hold the verdict."""
     return not name.startswith(_TOLD_ABOUT)
+
+
+def power_round_s(policy: Policy) -> float:
+    """Shortest round in seconds, for `LatencyOptions.round_s`: long where power or energy is demanded, else 0."""
+    demanded = {clause.cost for clause in policy.clauses if isinstance(clause, BudgetClause)}
+    return _SENSOR_ROUND_S if demanded & _BY_A_SENSOR else 0.0
 
 
 def latency_costs(report: LatencyReport, name: str, partner: str | None) -> dict[str, float]:
@@ -38,7 +47,8 @@ def latency_costs(report: LatencyReport, name: str, partner: str | None) -> dict
         partner: Of FP32 on the same engine; None where it was not timed, and then there is no ratio.
 
     Returns:
-        Costs by name; nothing where the candidate was not timed.
+        Costs by name, those that were measured; nothing where the candidate was not timed. Power and energy are there
+        where a sensor saw every round, and the peak of memory of engines that compute on the processor.
     """
     if name not in report.results:
         return {}
@@ -49,7 +59,8 @@ def latency_costs(report: LatencyReport, name: str, partner: str | None) -> dict
         pairs = zip(report.results[name].rounds, report.results[str(partner)].rounds, strict=True)
         ratios = [_median(above) / _median(below) for above, below in pairs]
         costs["latency-ratio"] = _median(tuple(ratios))
-    return costs
+    further = report.results[name].further_costs()
+    return costs | {key.replace("_", "-"): value for key, value in further.items()}
 
 
 def _median(values: tuple[float, ...]) -> float:

@@ -82,16 +82,6 @@ def test_an_interrupted_measurement_kills_its_processes(tmp_path: Path) -> None:
         "[]",
         "{}",
         '{"ok": true}',
-        '{"ok": 1, "samples_ms": [1.0, 1.0], "quiet": true}',
-        '{"ok": true, "samples_ms": [1.0, 1.0]}',
-        '{"ok": true, "samples_ms": [1.0, 1.0], "quiet": true, "more": 1}',
-        '{"ok": true, "samples_ms": [1.0, 1.0], "quiet": 1}',
-        '{"ok": true, "samples_ms": [1.0], "quiet": true}',
-        '{"ok": true, "samples_ms": [1.0, 0.0], "quiet": true}',
-        '{"ok": true, "samples_ms": [1.0, NaN], "quiet": true}',
-        '{"ok": true, "samples_ms": [1.0, "1.0"], "quiet": true}',
-        '{"ok": true, "samples_ms": 2.0, "quiet": true}',
-        '{"ok": true, "ok": true, "samples_ms": [1.0, 1.0], "quiet": true}',
         '{"ok": false}',
         '{"ok": false, "error": "SystemExit", "message": "no"}',
         '{"ok": false, "error": "annotations", "message": "no"}',
@@ -99,6 +89,58 @@ def test_an_interrupted_measurement_kills_its_processes(tmp_path: Path) -> None:
 )
 def test_an_answer_out_of_the_protocol_is_a_defect(tmp_path: Path, line: str) -> None:
     with pytest.raises(DefectError), WorkerProcess(settings(tmp_path, answering(line))) as worker:
+        worker.block(BLOCK)
+    check_gone(worker)
+
+
+TIMED = """
+import json, sys, time
+sys.stdin.readline()
+begun = time.monotonic()
+time.sleep(0.01)
+answer = {"ok": True, "samples_ms": [1.0, 1.0], "runs": 2, "begun_s": begun, "ended_s": time.monotonic()}
+answer |= {"peak_memory_bytes": 10**6, "quiet": True}
+CHANGE
+print(json.dumps(answer), flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.mark.parametrize("change", ["pass", "answer['peak_memory_bytes'] = None", "answer['runs'] = 7"])
+def test_an_answer_in_the_protocol_is_taken(tmp_path: Path, change: str) -> None:
+    with WorkerProcess(settings(tmp_path, TIMED.replace("CHANGE", change))) as worker:
+        block = worker.block(BLOCK)
+    assert block.samples_ms == (1.0, 1.0)
+    assert block.ended_s - block.begun_s >= 0.01
+    assert block.peak_memory_bytes in (10**6, None)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "answer['ok'] = 1",
+        "answer['more'] = 1",
+        "answer.pop('quiet')",
+        "answer['quiet'] = 1",
+        "answer['samples_ms'] = [1.0]",
+        "answer['samples_ms'] = [1.0, 0.0]",
+        "answer['samples_ms'] = [1.0, float('nan')]",
+        "answer['samples_ms'] = [1.0, '1.0']",
+        "answer['samples_ms'] = 2.0",
+        "answer['runs'] = 1",
+        "answer['runs'] = 2.0",
+        "answer['peak_memory_bytes'] = 0",
+        "answer['peak_memory_bytes'] = 1.5",
+        "answer['ended_s'] = answer['begun_s']",
+        # A process whose clock is another one: powers would go to the wrong engine.
+        "answer['begun_s'] -= 1e6; answer['ended_s'] -= 1e6",
+        "answer['ended_s'] += 1e6",
+        'print(\'{"ok": true, "ok": true}\', flush=True)',
+    ],
+)
+def test_a_block_out_of_the_protocol_is_a_defect(tmp_path: Path, change: str) -> None:
+    program = TIMED.replace("CHANGE", change)
+    with pytest.raises(DefectError), WorkerProcess(settings(tmp_path, program)) as worker:
         worker.block(BLOCK)
     check_gone(worker)
 
@@ -128,7 +170,7 @@ worker.main()
     wanted = OpenRequest("reference", str(GRAPH), str(tmp_path / "images.npy"), batch=1, threads=0, warmup=1)
     with WorkerProcess(settings(tmp_path, program)) as worker:
         assert worker.open(wanted)["info"]["engine"] == "reference"
-        assert len(worker.block(BLOCK)[0]) == 2
+        assert len(worker.block(BLOCK).samples_ms) == 2
     assert (tmp_path / "stderr.txt").read_text().count("a banner") == 3
 
 

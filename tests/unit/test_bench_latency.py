@@ -14,7 +14,7 @@ import pytest
 from edgekit.bench import worker
 from edgekit.bench.latency import LatencySubject, measure_latency
 from edgekit.bench.options import LatencyOptions
-from edgekit.bench.process import WorkerProcess
+from edgekit.bench.process import Block, WorkerProcess
 from edgekit.bench.result import LatencyReport
 from edgekit.bench.worker import BlockRequest
 from edgekit.core.progress import NullObserver
@@ -59,7 +59,7 @@ def test_every_engine_is_measured_in_blocks_that_take_turns(scratch: Path, monke
     order = []
     original = WorkerProcess.block
 
-    def noticed(self: WorkerProcess, request: BlockRequest) -> tuple[tuple[float, ...], bool]:
+    def noticed(self: WorkerProcess, request: BlockRequest) -> Block:
         order.append(self._settings.name)
         return original(self, request)
 
@@ -74,6 +74,7 @@ def test_every_engine_is_measured_in_blocks_that_take_turns(scratch: Path, monke
         assert all(sample > 0 for sample in result.samples_ms)
         assert result.engine["engine"] == name
         assert result.batch == 2
+        assert result.power is None
     assert report.environment["packages"]["onnxruntime"]
     assert LatencyReport.from_dict(report.to_dict(), where="test") == report
     assert list(scratch.iterdir()) == []
@@ -133,7 +134,9 @@ def test_a_process_that_rests_is_quiet_and_one_that_spins_is_not(monkeypatch: py
 
 def test_an_engine_that_never_rests_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        WorkerProcess, "block", lambda self, request: ((1.0,) * request.iterations, self._settings.name != "reference")
+        WorkerProcess,
+        "block",
+        lambda self, request: Block((1.0,) * 4, 4, 0.0, 1.0, None, self._settings.name != "reference"),
     )
     listener = Listener()
     report = measure_latency(SUBJECTS, images(), OPTIONS, listener)

@@ -445,6 +445,22 @@ def test_speed_and_size_are_told_against_fp32(tmp_path: Path) -> None:
     assert document["engines"]["rows"][1]["p50"] == 0.934, "the candidate's own median where latency has none"
 
 
+def test_power_energy_and_memory_are_told_where_any_engine_has_them(tmp_path: Path) -> None:
+    data = example_report()
+    found, document, html = written(data, tmp_path / "none")
+    assert document["engines"]["further"] == []
+    assert "Peak memory</th>" not in html
+    times = {name: dict(stats) for name, stats in (data.latency or {}).items()}
+    times["int8"] |= {"power_w": 8.25, "energy_mj": 61.5, "peak_memory_bytes": 50_000_000.0}
+    found, document, html = written(replace(data, latency=times), tmp_path / "some")
+    int8, fp32 = document["engines"]["rows"]
+    assert document["engines"]["further"] == ["power_w", "energy_mj", "peak_memory_bytes"]
+    assert (int8["power_w"], int8["energy_mj"], int8["peak_memory_bytes"]) == (8.25, 61.5, 5e7)
+    assert (fp32["power_w"], fp32["energy_mj"], fp32["peak_memory_bytes"]) == (None, None, None)
+    assert all(heading in html for heading in ("Power</th>", "Energy</th>", "Peak memory</th>"))
+    assert all(part in found.words for part in ("8.25", "61.5", "50"))
+
+
 def test_engines_that_competed_and_engines_that_were_not_there_are_told(tmp_path: Path) -> None:
     data = example_report()
     own = tuple(replace(item, engine="ort-cpu") for item in data.candidates)
