@@ -84,8 +84,8 @@ def _agreed_labels(
     agreed = labels.copy()
     known: dict[int, int] = {}
     wrong = []
-    for place in np.flatnonzero(labels != _UNLABELLED):
-        holder = known.setdefault(int(firsts[place]), int(place))
+    for place in np.flatnonzero(labels != _UNLABELLED).tolist():
+        holder = known.setdefault(int(firsts[place]), place)
         if labels[holder] == labels[place]:
             agreed[firsts[place]] = labels[place]
         else:
@@ -101,8 +101,8 @@ def _agreed_masks(
     agreed = masks.copy()
     known: dict[int, int] = {}
     wrong = []
-    for place in np.flatnonzero(masks.any(axis=(1, 2))):
-        holder = known.setdefault(int(firsts[place]), int(place))
+    for place in np.flatnonzero(masks.any(axis=(1, 2))).tolist():
+        holder = known.setdefault(int(firsts[place]), place)
         if np.array_equal(masks[holder], masks[place]):
             agreed[firsts[place]] = masks[place]
         else:

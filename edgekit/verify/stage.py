@@ -27,6 +27,7 @@ from edgekit.metrics.scores_io import scores_to_dict
 from edgekit.policy.policy import Policy
 from edgekit.policy.verdict import Verdict, judge
 from edgekit.verify.answers import EngineAnswers, answer_golden
+from edgekit.verify.bundled_student import bundled_student
 from edgekit.verify.control_files import CONTROLS_NAME, control_files
 from edgekit.verify.control_scores import ControlScoring, make_controls
 from edgekit.verify.controls import StoredControls
@@ -70,6 +71,8 @@ class VerifyRequest:
         policy: What is demanded. Budgets and the comparison with a baseline are left to whoever knows of them.
         options: How the engine runs.
         candidate: Which of a build's engines this is, such as "int8", for people.
+        student: SHA-256 of the student's file that the engine has to be made of; empty where that is not known. It
+            decides nothing but what the diagnosis can tell.
         controls: Whether controls are scored beside the engine; that they were switched off shows in the evidence.
     """
 
@@ -79,6 +82,7 @@ class VerifyRequest:
     policy: Policy
     options: EngineOptions = field(default_factory=EngineOptions)
     candidate: str = ""
+    student: str = ""
     controls: bool = True
 
 
@@ -110,7 +114,7 @@ def verify_engine(request: VerifyRequest, golden: GoldenSet, observer: Observer 
         scoring = _Scoring(golden, controls=request.controls)
         answers = answer_golden(runner, golden, observer, taken=scoring)
         table = scoring.engine.table(golden, answered_classes(answers.logits))
-        findings = diagnose(golden, answers, table, runner)
+        findings = diagnose(golden, answers, table, runner, request.student)
         info = runner.info
     controls = StoredControls("off")
     if scoring.controls is not None:
@@ -139,6 +143,7 @@ def verify_bundle(
         golden=opened.folder / GOLDEN,
         policy=policy or bundle_policy(opened),
         options=options or EngineOptions(),
+        student=bundled_student(opened),
         controls=controls,
     )
     return verify_engine(request, opened.golden(), observer)

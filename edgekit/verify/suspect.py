@@ -36,6 +36,7 @@ class Suspect:
         table: The scores of those answers.
         runner: The engine, to be asked again with other inputs; None where there is none to ask.
         samples: Digests of all samples of the golden set.
+        student: SHA-256 of the student's file that the engine has to be made of; empty where that is not known.
     """
 
     golden: GoldenSet
@@ -43,16 +44,19 @@ class Suspect:
     table: ScoreTable
     runner: Runner | None
     samples: tuple[str, ...]
+    student: str = ""
 
     @classmethod
-    def of(cls, golden: GoldenSet, answers: EngineAnswers, table: ScoreTable, runner: Runner | None) -> Suspect:
+    def of(
+        cls, golden: GoldenSet, answers: EngineAnswers, table: ScoreTable, runner: Runner | None, student: str = ""
+    ) -> Suspect:
         """The part of an engine's answers that is looked into: all of them up to 1,024."""
         samples, count = table.sample, len(table)
         if count > _RUNS * _RUN:
             starts = np.linspace(0, count - _RUN, _RUNS).astype(np.intp)
             rows = (starts[:, None] + np.arange(_RUN)).reshape(-1)
             golden, answers, table = golden.part(rows), answers.part(rows), table.part(rows)
-        return cls(golden, answers, table, runner, samples)
+        return cls(golden, answers, table, runner, samples, student)
 
     @cached_property
     def cosine(self) -> float:
