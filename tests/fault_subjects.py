@@ -136,12 +136,12 @@ def demo_later(teacher: LoadedModel) -> nn.Module:
 
 
 @functools.cache
-def discs_network(seed: int = 0, epochs: int = 6) -> nn.Module:
+def discs_network(seed: int = 0, epochs: int = 7) -> nn.Module:
     """`networks.Residual`, trained to tell the colours of discs."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = networks.Residual(classes=len(coloured_discs.COLOURS))
-        coloured_discs.train(model, discs_card(), *coloured_discs.drawn(960, seed=0)[:2], epochs=epochs, lr=0.05)
+        coloured_discs.train(model, discs_card(), *coloured_discs.drawn(640, seed=0)[:2], epochs=epochs, lr=0.05)
     return model
 
 

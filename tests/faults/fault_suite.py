@@ -28,7 +28,7 @@ from edgekit.calibrate.stage import quantise_graph
 from edgekit.compress.options import PruneOptions
 from edgekit.compress.pruning.structured import prune
 from edgekit.engines.ort_cpu import ENGINE as ORT_CPU
-from edgekit.engines.protocol import Engine, EngineInfo, EngineOutput, Runner
+from edgekit.engines.protocol import EngineInfo, EngineOutput, Runner
 from edgekit.engines.reference import ENGINE as REFERENCE
 from edgekit.errors import IntegrityError
 from edgekit.interface.preprocess import preprocess
@@ -136,19 +136,17 @@ class FaultSuite:
         else:
             assert (found.outcome == "pass") == (subject.name in fault.harmless)
 
-    @pytest.mark.parametrize("engine", [REFERENCE, ORT_CPU], ids=lambda engine: engine.name)
     @pytest.mark.parametrize("method", ["", "minmax"])
-    def test_a_sound_engine_is_accused_of_nothing(
-        self, subject: Subject, engine: Engine, method: str, tmp_path: Path
-    ) -> None:
+    def test_a_sound_engine_is_accused_of_nothing(self, subject: Subject, method: str, tmp_path: Path) -> None:
         model = quantised(subject, method) if method else subject.model
-        found = seen(subject.golden, opened(model, tmp_path / "sound.onnx", engine))
-        assert found.outcome == "pass"
-        assert not NAMES & set(found.faults)
+        for engine in (REFERENCE, ORT_CPU):
+            found = seen(subject.golden, opened(model, tmp_path / "sound.onnx", engine))
+            assert found.outcome == "pass", engine.name
+            assert not NAMES & set(found.faults), engine.name
 
     @pytest.mark.parametrize(
         ("rate", "importance", "epochs"),
-        [(0.2, "l1", 0), (0.36, "l1", 0), (0.36, "l2", 0), (0.5, "l2", 0), (0.4, "l1", 1)],
+        [(0.2, "l1", 0), (0.36, "l1", 0), (0.5, "l2", 0), (0.4, "l1", 1)],
     )
     def test_an_honestly_drifted_engine_is_accused_of_nothing(
         self, subject: Subject, rate: float, importance: str, epochs: int
