@@ -20,6 +20,8 @@ __all__ = ["find_class_index_fault", "find_class_order_fault"]
 _CLASSES = 16
 # Another class's map is a match, or merely less far off than the class asked for.
 _SAME_MAPS = 0.9
+_COMPLEMENTS = 2
+_TWO = " Of two classes one may be the other with its sign turned, so a lost sign looks the same: look there, too."
 
 
 def find_class_order_fault(golden: GoldenSet, answers: EngineAnswers) -> list[Finding]:
@@ -69,6 +71,7 @@ def find_class_index_fault(suspect: Suspect) -> list[Finding]:
             f"The maps match when the class that is asked for is moved on by {offset:+d}: the engine's map of "
             f"{names[(first + offset) % classes]!r} is the teacher's of {names[first]!r}. A class index is off by "
             f"{abs(offset)}, as with a background class that only one side counts."
+            f"{_TWO if classes == _COMPLEMENTS else ''}"
         )
         return [Finding("map-of-another-class", text, before, after)]
     return _exchanged(golden, asked, before) if len(asked) == classes else []

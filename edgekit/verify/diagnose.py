@@ -26,6 +26,8 @@ _HEALTHY_AGREEMENT = 0.95
 _HEALTHY_MEANS = {"spearman": 0.9, "iou-top20": 0.75}
 # Below these, drift is told of even so; pruned networks that hold their maps lie between.
 _DRIFTED_MEANS = {"spearman": 0.8, "iou-top20": 0.6}
+# Where more maps than this are empty on one side, that is the fault, and not what came of another.
+_MOST = 0.5
 
 
 def diagnose(
@@ -54,7 +56,14 @@ def diagnose(
     if not (certain or findings):
         findings = _found(suspect, "unexplained")
     told = (*certain, *findings, *broken)
-    return told if told or (matches and _reaches(table, _DRIFTED_MEANS)) else (_unexplained(suspect),)
+    if any(_explains(finding) for finding in told) or (matches and _reaches(table, _DRIFTED_MEANS)):
+        return told
+    return (_unexplained(suspect), *told)
+
+
+def _explains(finding: Finding) -> bool:
+    """Whether a finding tells why: that a few maps are empty comes with many a mismatch, and is the cause of none."""
+    return finding.fault != "map-vanished" or finding.before > _MOST
 
 
 def _mean_cosine_of(table: ScoreTable, golden: GoldenSet) -> float:

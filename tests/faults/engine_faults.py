@@ -186,7 +186,7 @@ def half_repeated(subject: Subject) -> Made:
 
 
 FAULTS: Mapping[str, EngineFault] = {
-    "swapped channels": EngineFault(swapped_channels, "head-scrambled", ("Channels are swapped",)),
+    "swapped channels": EngineFault(swapped_channels, "head-scrambled", ("Channels are swapped", "wrecked the body")),
     "RGB for BGR": EngineFault(red_for_blue, "input-channel-order", ("red and blue",), ("demo",)),
     "wrong mean and std": EngineFault(normalised_twice, "input-mean-std", ("applied twice",)),
     "wrong resize filter": EngineFault(sharp_pixels, "input-resize", ("filter", "coarser")),
