@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,9 +20,10 @@ from edgekit.bundle.golden import FurtherMaps, GoldenSet
 from edgekit.core.progress import NULL_OBSERVER
 from edgekit.demo.images import draw_image
 from edgekit.demo.network import teacher_path
+from edgekit.engines.ort_cpu import ENGINE as ORT_CPU
 from edgekit.engines.protocol import Engine, EngineOptions, Runner
-from edgekit.engines.reference import ENGINE as REFERENCE
 from edgekit.export.explained import explained_onnx
+from edgekit.export.origin import set_made_of
 from edgekit.interface.card import ModelCard
 from edgekit.teacher.checkpoint import LoadedModel
 from edgekit.teacher.explain import Explainer
@@ -64,17 +66,15 @@ class Subject:
         model.CopyFrom(self.model)
         return model
 
-    def of_network(self, network: nn.Module) -> onnx.ModelProto:
-        """The explained graph of another network in the teacher's place."""
-        return exported(replace(self.teacher, model=network))
-
 
 def exported(loaded: LoadedModel, classes: int = 1) -> onnx.ModelProto:
-    """The explained graph in FP32."""
-    return explained_onnx(loaded, MapOptions(classes=classes), use_closed_form=True, opset=18).model
+    """The explained graph in FP32, which says what it was made of as the export stage lets it."""
+    model = explained_onnx(loaded, MapOptions(classes=classes), use_closed_form=True, opset=18).model
+    set_made_of(model, loaded.digest, loaded.digest)
+    return model
 
 
-def opened(model: onnx.ModelProto, path: Path, engine: Engine = REFERENCE) -> Runner:
+def opened(model: onnx.ModelProto, path: Path, engine: Engine = ORT_CPU) -> Runner:
     """A graph as an engine."""
     path.write_bytes(model.SerializeToString(deterministic=True))
     return engine.open(path, EngineOptions(threads=1))
@@ -113,6 +113,7 @@ def demo_images(split: str, count: int) -> tuple[np.ndarray, np.ndarray, np.ndar
     )
 
 
+@functools.cache
 def demo() -> Subject:
     """The classifier that comes with edgekit: residual, 8 x 8 maps, six shapes."""
     teacher = load_model(teacher_path())
@@ -134,12 +135,13 @@ def demo_later(teacher: LoadedModel) -> nn.Module:
     return network
 
 
-def discs_network(seed: int = 0, epochs: int = 6) -> nn.Module:
+@functools.cache
+def discs_network(seed: int = 0, epochs: int = 7) -> nn.Module:
     """`networks.Residual`, trained to tell the colours of discs."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = networks.Residual(classes=len(coloured_discs.COLOURS))
-        coloured_discs.train(model, discs_card(), *coloured_discs.drawn(960, seed=0)[:2], epochs=epochs, lr=0.05)
+        coloured_discs.train(model, discs_card(), *coloured_discs.drawn(640, seed=0)[:2], epochs=epochs, lr=0.05)
     return model
 
 
@@ -148,6 +150,7 @@ def discs_card() -> ModelCard:
     return replace(coloured_discs.CARD, tap="layer2")
 
 
+@functools.cache
 def discs() -> Subject:
     """A network of `networks` that minds colours: 16 x 16 maps of ten channels, three classes."""
     teacher = LoadedModel(discs_network(), discs_card(), "networks:Residual", {}, None, "0" * 64)
@@ -159,9 +162,6 @@ def discs() -> Subject:
         exported(teacher),
         coloured_discs.drawn(96, seed=2)[:2],
         "layer2.bn1",
-        lambda _: discs_network(1),
+        lambda _: discs_network(1, epochs=3),
         8,
     )
-
-
-SUBJECTS: Mapping[str, Callable[[], Subject]] = {"demo": demo, "discs": discs}

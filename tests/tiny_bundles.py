@@ -38,6 +38,7 @@ def tiny_bundle(
     lineage: dict[str, Any] = UNCOMPRESSED,
     engine: str = "reference",
     verified: bool = True,
+    graph: Path = GRAPH,
 ) -> Path:
     """The folder of an FP32 bundle.
 
@@ -46,6 +47,7 @@ def tiny_bundle(
         golden: The golden set, or how many samples the usual one has.
         lineage: The bundle's document of that name.
         engine: The bundle's engine, which is not run.
+        graph: What ships in it.
         verified: With the reference engine's scores and their verdict; else without any.
     """
     golden = tiny_golden(golden) if isinstance(golden, int) else golden
@@ -54,7 +56,7 @@ def tiny_bundle(
     documents: dict[str, Any] = {POLICY: policy.to_dict(), RECIPE: {"seed": 0}, LINEAGE: lineage}
     status = "unverified"
     if verified:
-        record = verify(VerifyRequest("reference", GRAPH, work / "golden", policy), work / "verified")
+        record = verify(VerifyRequest("reference", graph, work / "golden", policy), work / "verified")
         status = {"pass": "released", "fail": "blocked"}.get(str(record.facts["outcome"]), "inconclusive")
         documents |= {
             SCORES: read_json(work / "verified" / SCORES_NAME),
@@ -68,7 +70,7 @@ def tiny_bundle(
         card=golden.card,
         map_spec=golden.map_spec,
         contents={
-            MODEL: GRAPH,
+            MODEL: graph,
             **contents_from_folder(GOLDEN, work / "golden"),
             **{name: dump_canonical(document) for name, document in documents.items()},
         },

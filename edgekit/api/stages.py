@@ -114,8 +114,26 @@ def compress(
         return run(request, Path(output), given.observer)
 
 
-def export(model: PathLike, data: PathLike, output: PathLike, *, target: str = "cpu", **options: Any) -> StageRecord:
-    """Write the explained graph of `model` (teacher or student) to `output`; options as for `golden`."""
+def export(
+    model: PathLike,
+    data: PathLike,
+    output: PathLike,
+    *,
+    target: str = "cpu",
+    teacher: PathLike | None = None,
+    **options: Any,
+) -> StageRecord:
+    """Write the explained graph of `model` to `output`.
+
+    Args:
+        model: A student, or a teacher.
+        data: Labelled images.
+        output: Folder to fill.
+        target: Target name.
+        teacher: The student's teacher, whose digest the graph then names, so that a diagnosis knows a stale engine.
+        **options: As for `golden`.
+    """
+    from edgekit.core.digests import digest_path
     from edgekit.export.stage import ExportRequest
     from edgekit.export.stage import export as run
     from edgekit.targets.loader import resolve_target
@@ -129,6 +147,7 @@ def export(model: PathLike, data: PathLike, output: PathLike, *, target: str = "
             opset=wanted.opset,
             options=given.recipe.export,
             operators=wanted.operators,
+            teacher="" if teacher is None else digest_path(Path(teacher)),
         )
         return run(request, Path(output), given.observer)
 

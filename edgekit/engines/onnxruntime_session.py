@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from edgekit.core.environment import processor_name
 from edgekit.engines.asking import asked_classes, check_images, engine_output
+from edgekit.engines.made_of import made_of
 from edgekit.engines.onnx_artifact import check_signature, read_graph
 from edgekit.engines.protocol import Availability, EngineInfo, EngineOutput
 from edgekit.errors import BadInputError, IntegrityError, UnavailableError
@@ -92,6 +93,7 @@ def open_session(artifact: Path, settings: SessionSettings) -> SessionRunner:
             "providers": list(session.get_providers()),
             "graph_optimisation": settings.optimise,
             "threads": settings.threads,
+            **made_of(session.get_modelmeta().custom_metadata_map),
         },
     )
     return SessionRunner(session, info)

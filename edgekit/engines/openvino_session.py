@@ -11,9 +11,11 @@ import numpy.typing as npt
 
 from edgekit.core.environment import processor_name
 from edgekit.engines.asking import asked_classes, check_images, engine_output
+from edgekit.engines.made_of import made_of
 from edgekit.engines.onnx_artifact import check_signature, read_graph
 from edgekit.engines.openvino_faults import check_known_faults, version_problem
 from edgekit.engines.protocol import Availability, EngineInfo, EngineOptions, EngineOutput
+from edgekit.engines.tensorrt.onnx_outline import read_outline
 from edgekit.errors import BadInputError, IntegrityError, UnavailableError
 from edgekit.interface.batches import batch_places, filled
 
@@ -95,7 +97,13 @@ def open_graph(artifact: Path, engine: str, options: EngineOptions) -> OpenVinoR
         engine=engine,
         runtime=f"openvino {openvino.__version__.partition('-')[0]}",
         device=processor_name(),
-        details={**_in_effect(compiled), "threads": options.threads, "build": openvino.__version__},
+        details={
+            **_in_effect(compiled),
+            "threads": options.threads,
+            "build": openvino.__version__,
+            # OpenVINO keeps no metadata of the file.
+            **made_of(read_outline(data, str(artifact)).metadata),
+        },
     )
     return OpenVinoRunner(compiled, info)
 

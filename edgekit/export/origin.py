@@ -1,10 +1,21 @@
-"""Where a node of an exported graph came from: names that ride in its `metadata_props`, written by `module_names`."""
+"""Where an exported graph and its nodes came from: digests and names that ride in their `metadata_props`."""
 
 from __future__ import annotations
 
 import onnx
 
-__all__ = ["MAP", "MODULE_KEY", "OUTPUT_KEY", "module_of_node", "output_tensors", "outputs_of_node", "set_origin"]
+from edgekit.engines.made_of import STUDENT_KEY, TEACHER_KEY
+
+__all__ = [
+    "MAP",
+    "MODULE_KEY",
+    "OUTPUT_KEY",
+    "module_of_node",
+    "output_tensors",
+    "outputs_of_node",
+    "set_made_of",
+    "set_origin",
+]
 
 MAP = "map"
 """What an operation is attributed to that belongs to no module: the explanation itself."""
@@ -30,6 +41,14 @@ def set_origin(node: onnx.NodeProto, module: str, outputs: tuple[str, ...]) -> N
     node.metadata_props.add(key=MODULE_KEY, value=module)
     if outputs:
         node.metadata_props.add(key=OUTPUT_KEY, value=" ".join(dict.fromkeys(outputs)))
+
+
+def set_made_of(model: onnx.ModelProto, student: str, teacher: str) -> None:
+    """Replace what is said of a graph: SHA-256 of its weights' file and of its teacher's, each left out where empty."""
+    model.ClearField("metadata_props")
+    for key, digest in ((STUDENT_KEY, student), (TEACHER_KEY, teacher)):
+        if digest:
+            model.metadata_props.add(key=key, value=digest)
 
 
 def output_tensors(model: onnx.ModelProto) -> dict[str, str]:

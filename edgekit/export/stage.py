@@ -22,6 +22,7 @@ from edgekit.export.explained import cleaned_onnx, explained_onnx
 from edgekit.export.operator_check import require_operators
 from edgekit.export.operator_table import load_table
 from edgekit.export.options import ExportOptions
+from edgekit.export.origin import set_made_of
 from edgekit.export.parity import Parity, check_parity, compare, holds
 from edgekit.export.parting import first_parting
 from edgekit.export.truth import Truth, truth_of
@@ -33,7 +34,8 @@ __all__ = ["GRAPH_NAME", "INTERFACE_NAME", "ExportRequest", "ParityImages", "exp
 
 GRAPH_NAME = "model.onnx"
 INTERFACE_NAME = "interface.json"
-_VERSION = 2
+# 3: the graph says what it was made of.
+_VERSION = 3
 
 
 class ParityImages(Protocol):
@@ -58,6 +60,7 @@ class ExportRequest:
         opset: ONNX operator set the target reads.
         options: The recipe's.
         operators: Name of the table of what the target's engine can run; None where there is no such table.
+        teacher: SHA-256 of the teacher's file, for the graph to name; empty where that is not known.
     """
 
     model: Path
@@ -66,6 +69,7 @@ class ExportRequest:
     opset: int
     options: ExportOptions
     operators: str | None = None
+    teacher: str = ""
 
 
 def export(request: ExportRequest, destination: Path, observer: Observer = NULL_OBSERVER) -> StageRecord:
@@ -78,6 +82,7 @@ def export(request: ExportRequest, destination: Path, observer: Observer = NULL_
         "load": request.load.to_dict(),
         "opset": request.opset,
         "operators": request.operators,
+        "teacher": request.teacher,
         "torch": torch.__version__,
         "onnx": onnx.__version__,
         **asdict(request.options),
@@ -102,6 +107,7 @@ def _export(request: ExportRequest, folder: Path, observer: Observer) -> dict[st
     graph_file = folder / GRAPH_NAME
     check = _Check(truth, graph_file, options)
     explained, passes = cleaned_onnx(raw, check, observer, options.batch)
+    set_made_of(explained.model, loaded.digest, request.teacher)
     if request.operators is not None:
         require_operators(explained.model, load_table(request.operators))
     parity = check.parity(explained.model)

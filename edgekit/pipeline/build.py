@@ -302,6 +302,7 @@ def _student(checked: Plan, folders: BuildFolders, observer: Observer) -> dict[s
             opset=checked.target.opset,
             options=recipe.export,
             operators=checked.target.operators,
+            teacher=checked.teacher.digest,
         ),
         folders.export,
         observer,

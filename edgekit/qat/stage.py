@@ -46,8 +46,8 @@ from edgekit.teacher.loading import load_model
 __all__ = ["CALIBRATED_FOLDER", "EXPORTED_FOLDER", "QatRequest", "qat"]
 
 EXPORTED_FOLDER, CALIBRATED_FOLDER = "export", "calibrate"
-# 3: with the graph of the FP16 candidate.
-_VERSION = 3
+# 4: the exported graph says what it was made of.
+_VERSION = 4
 _HISTORY_FORMAT = "edgekit.qat-history/1"
 
 
@@ -167,7 +167,7 @@ def _trained(request: QatRequest, folder: Path, workplace: Path, observer: Obser
     epochs: list[JsonValue] = [record.to_dict() for record in learned.history]
     write_json(folder / HISTORY_NAME, {"format": _HISTORY_FORMAT, "epochs": epochs})
     keep_logs(workplace, folder / LOGS_NAME)
-    exported = _exported_again(request, folder, observer)
+    exported = _exported_again(request, folder, teacher.digest, observer)
     table, typed = _written(request, folder, graph, learned, observer)
     facts = _facts(request, learned, table, typed)
     return facts | {"last_epoch": epochs[-1], "export": dict(exported.facts)}
@@ -250,7 +250,7 @@ class _NotesOnly(NullObserver):
         self._observer.noted(message)
 
 
-def _exported_again(request: QatRequest, folder: Path, observer: Observer) -> StageRecord:
+def _exported_again(request: QatRequest, folder: Path, teacher: str, observer: Observer) -> StageRecord:
     wanted = ExportRequest(
         model=folder / STUDENT_NAME,
         load=request.student_load,
@@ -258,6 +258,7 @@ def _exported_again(request: QatRequest, folder: Path, observer: Observer) -> St
         opset=request.opset,
         options=request.export,
         operators=request.operators,
+        teacher=teacher,
     )
     return export(wanted, folder / EXPORTED_FOLDER, _NotesOnly(observer))
 

@@ -5,7 +5,7 @@ It depends on the teacher and the images alone, so it is made once for all recip
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,7 +15,6 @@ import numpy.typing as npt
 import torch
 
 from edgekit.attribution.spec import OWN_CLASS, MapView
-from edgekit.bundle.distinct import repeated_names
 from edgekit.bundle.golden import FurtherMaps, GoldenSet, write_golden
 from edgekit.core.canonical import JsonValue
 from edgekit.core.digests import digest_array, digest_bytes
@@ -24,6 +23,7 @@ from edgekit.core.stages import Stage, StageRecord, run_stage
 from edgekit.errors import BadInputError
 from edgekit.interface.preprocess import preprocess
 from edgekit.teacher.checkpoint import LoadedModel
+from edgekit.teacher.copies import DistinctImages, distinct_images
 from edgekit.teacher.explain import Explainer, map_spec
 from edgekit.teacher.explainer import explainer_for
 from edgekit.teacher.load_options import LoadOptions
@@ -33,7 +33,8 @@ from edgekit.teacher.random_weights import random_answers
 
 __all__ = ["GoldenImages", "GoldenRequest", "golden", "teacher_answers"]
 
-_VERSION = 2
+# 3: copies of an image are left out.
+_VERSION = 3
 _BATCH = 32
 
 
@@ -79,9 +80,12 @@ class GoldenRequest:
 def golden(request: GoldenRequest, destination: Path, observer: Observer = NULL_OBSERVER) -> StageRecord:
     """Write the golden set into `destination`.
 
+    Of images that are the same at the network's size the first is kept, since bounds count samples; `observer` is told,
+    also where the stage was done before, and so is the record: `copies_left_out` and, in words, `copies`.
+
     Raises:
-        BadInputError: As `load_model`; two images are the same; or the teacher's maps are all empty, so there is
-            nothing to preserve.
+        BadInputError: As `load_model`; two images are the same and their labels or masks are not; or the teacher's maps
+            are all empty, so there is nothing to preserve.
     """
     loaded = load_model(request.model, request.load)
     masks = request.images.masks(loaded.card.input.height, loaded.card.input.width)
@@ -105,7 +109,10 @@ def golden(request: GoldenRequest, destination: Path, observer: Observer = NULL_
     def body(folder: Path) -> Mapping[str, Any]:
         return _make(request, loaded, masks, folder, observer)
 
-    return run_stage(stage, destination, body, observer)
+    record = run_stage(stage, destination, body, observer)
+    if record.facts["copies_left_out"]:
+        observer.noted(f"golden: copies of images are left out, {record.facts['copies']}")
+    return record
 
 
 def _make(
@@ -119,7 +126,8 @@ def _make(
     pixels = request.images.pixels(spec.height, spec.width, observer)
     if not len(pixels):
         raise BadInputError("The golden set needs at least one image.", hint="give held-out images with --data")
-    _check_distinct(request.images.names, pixels)
+    distinct = distinct_images(request.images.names, pixels, request.images.labels, masks)
+    pixels = distinct.pixels
     # A batch of two, since some layers cannot tell a batch of one from none.
     example = torch.from_numpy(preprocess(pixels[[0, min(1, len(pixels) - 1)]], spec))
     explainer = explainer_for(loaded, request.maps, example)
@@ -131,47 +139,39 @@ def _make(
         card=loaded.card,
         map_spec=made,
         pixels=pixels,
-        labels=request.images.labels,
+        labels=distinct.labels,
         logits=logits,
         maps=maps,
-        names=request.images.names,
-        masks=masks,
+        names=distinct.names,
+        masks=distinct.masks,
         teacher=loaded.digest,
         further=tuple(FurtherMaps(view, array) for view, array in zip(made.views[1:], further, strict=True)),
     )
     random, absent = random_answers(loaded, explainer, made_set, observer)
     write_golden(replace(made_set, random=random, random_absent=absent), folder)
-    return _facts(request, made_set, absent)
+    return _facts(request, made_set, distinct, absent)
 
 
-def _facts(request: GoldenRequest, made: GoldenSet, absent: str) -> Mapping[str, Any]:
-    labelled = request.images.labels >= 0
-    hits = made.teacher_class == request.images.labels
+def _facts(request: GoldenRequest, made: GoldenSet, distinct: DistinctImages, absent: str) -> Mapping[str, Any]:
+    labelled = made.labels >= 0
+    hits = made.teacher_class == made.labels
     accuracy = float(np.mean(hits[labelled])) if labelled.any() else None
     told = "no labels" if accuracy is None else f"teacher accuracy {accuracy:.1%}"
+    left_out = f" ({distinct.left_out} copies left out)" if distinct.left_out else ""
     taps = ", ".join(f"{tap.height}x{tap.width} at {tap.tap}" for tap in made.map_spec.taps)
     return {
         "model": request.model.name,
         "samples": len(made),
         "teacher_accuracy": accuracy,
         "empty_maps": int((made.maps == 0).all(axis=(1, 2)).sum()),
+        "copies_left_out": distinct.left_out,
+        "copies": distinct.copies,
         "random_weights_absent": absent,
         "tap": made.map_spec.tap,
         "map": [made.map_spec.height, made.map_spec.width],
         "card": made.card.to_dict(),
-        "summary": f"{len(made)} samples, {told}, maps {taps}",
+        "summary": f"{len(made)} samples{left_out}, {told}, maps {taps}",
     }
-
-
-def _check_distinct(names: Sequence[str], pixels: npt.NDArray[np.uint8]) -> None:
-    repeated = repeated_names(names, [digest_array(image) for image in pixels])
-    if repeated:
-        raise BadInputError(
-            "The held-out images repeat some, so that a verdict's bounds would count an image more than once.",
-            expected="images that differ at the size in which the network sees them",
-            found=repeated,
-            hint="remove the copies, or hold out other images",
-        )
 
 
 def _check_answers(logits: npt.NDArray[np.float32], views: Mapping[MapView, npt.NDArray[np.float32]]) -> None:

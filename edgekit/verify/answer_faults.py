@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from edgekit.bundle.golden import GoldenSet
 from edgekit.engines.protocol import Runner
-from edgekit.verify.answers import EngineAnswers, answer_golden
+from edgekit.verify.answers import EngineAnswers
 from edgekit.verify.finding import Finding, closes, mean_cosine
 from edgekit.verify.suspect import Suspect
 
@@ -20,6 +20,8 @@ __all__ = ["find_class_index_fault", "find_class_order_fault"]
 _CLASSES = 16
 # Another class's map is a match, or merely less far off than the class asked for.
 _SAME_MAPS = 0.9
+_COMPLEMENTS = 2
+_TWO = " Of two classes one may be the other with its sign turned, so a lost sign looks the same: look there, too."
 
 
 def find_class_order_fault(golden: GoldenSet, answers: EngineAnswers) -> list[Finding]:
@@ -58,7 +60,7 @@ def find_class_index_fault(suspect: Suspect) -> list[Finding]:
     classes = golden.logits.shape[1]
     if runner is None:
         return []
-    asked = {offset: _maps_of(golden, runner, offset) for offset in _offsets(classes)}
+    asked = {offset: _maps_of(suspect, runner, offset) for offset in _offsets(classes)}
     before = mean_cosine(golden.maps, asked[0])
     offset = max(asked, key=lambda one: mean_cosine(golden.maps, asked[one]))
     after = mean_cosine(golden.maps, asked[offset])
@@ -69,6 +71,7 @@ def find_class_index_fault(suspect: Suspect) -> list[Finding]:
             f"The maps match when the class that is asked for is moved on by {offset:+d}: the engine's map of "
             f"{names[(first + offset) % classes]!r} is the teacher's of {names[first]!r}. A class index is off by "
             f"{abs(offset)}, as with a background class that only one side counts."
+            f"{_TWO if classes == _COMPLEMENTS else ''}"
         )
         return [Finding("map-of-another-class", text, before, after)]
     return _exchanged(golden, asked, before) if len(asked) == classes else []
@@ -99,6 +102,7 @@ def _exchanged(golden: GoldenSet, asked: Mapping[int, npt.NDArray[np.float32]], 
     return [Finding("map-of-another-class", text, before, after)]
 
 
-def _maps_of(golden: GoldenSet, runner: Runner, offset: int) -> npt.NDArray[np.float32]:
+def _maps_of(suspect: Suspect, runner: Runner, offset: int) -> npt.NDArray[np.float32]:
     # What is asked for is the teacher's class, so a teacher is made up whose answers lie `offset` further on.
-    return answer_golden(runner, replace(golden, logits=np.roll(golden.logits, offset, axis=1))).maps
+    part = suspect.part
+    return suspect.ask(runner, replace(part, logits=np.roll(part.logits, offset, axis=1))).maps

@@ -26,10 +26,12 @@ _HEALTHY_AGREEMENT = 0.95
 _HEALTHY_MEANS = {"spearman": 0.9, "iou-top20": 0.75}
 # Below these, drift is told of even so; pruned networks that hold their maps lie between.
 _DRIFTED_MEANS = {"spearman": 0.8, "iou-top20": 0.6}
+# Where more maps than this are empty on one side, that is the fault, and not what came of another.
+_MOST = 0.5
 
 
 def diagnose(
-    golden: GoldenSet, answers: EngineAnswers, table: ScoreTable, runner: Runner | None
+    golden: GoldenSet, answers: EngineAnswers, table: ScoreTable, runner: Runner | None, student: str = ""
 ) -> tuple[Finding, ...]:
     """Look for known faults behind a mismatch, most convincing first; empty when maps and answers match.
 
@@ -38,8 +40,9 @@ def diagnose(
         answers: What the engine said.
         table: The scores of those answers.
         runner: The engine, to ask it again with differently prepared inputs; None leaves out whatever needs that.
+        student: SHA-256 of the student's file that the engine has to be made of; empty where that is not known.
     """
-    suspect = Suspect.of(golden, answers, table, runner)
+    suspect = Suspect.of(golden, answers, table, runner, student)
     broken = _broken_values(answers, table)
     certain = _found(suspect, "always")
     matches = _mean_cosine_of(table, golden) >= _HEALTHY_COSINE and float(np.mean(table.agrees)) >= _HEALTHY_AGREEMENT
@@ -53,7 +56,14 @@ def diagnose(
     if not (certain or findings):
         findings = _found(suspect, "unexplained")
     told = (*certain, *findings, *broken)
-    return told if told or (matches and _reaches(table, _DRIFTED_MEANS)) else (_unexplained(suspect),)
+    if any(_explains(finding) for finding in told) or (matches and _reaches(table, _DRIFTED_MEANS)):
+        return told
+    return (_unexplained(suspect), *told)
+
+
+def _explains(finding: Finding) -> bool:
+    """Whether a finding tells why: that a few maps are empty comes with many a mismatch, and is the cause of none."""
+    return finding.fault != "map-vanished" or finding.before > _MOST
 
 
 def _mean_cosine_of(table: ScoreTable, golden: GoldenSet) -> float:
@@ -124,8 +134,9 @@ def _unexplained(suspect: Suspect) -> Finding:
         "maps-drifted",
         f"Predictions agree on {agreement:.1%} but the maps do not match (mean cosine {cosine:.3f}), and no layout or "
         "input fault explains it: compression moved the maps, or the engine is stale, of earlier weights or of another "
-        "build. Answers cannot tell these apart, since either is a sound network that differs a little: compare the "
-        "engine's digest with the build's record first. If it is the build's own, prune less, train longer, or hold "
+        "build. Answers cannot tell these apart, since either is a sound network that differs a little, and what the "
+        "engine says it was made of shows no difference or is not known: compare its digest with the build's record "
+        "first. If it is the build's own, prune less, train longer, or hold "
         "the map (compress.matching).",
         cosine,
         cosine,

@@ -11,6 +11,7 @@ from edgekit.verify.golden_faults import find_repeated_samples
 from edgekit.verify.input_faults import find_input_faults
 from edgekit.verify.map_faults import find_map_faults
 from edgekit.verify.network_faults import find_head_fault, find_map_branch_fault
+from edgekit.verify.origin_faults import find_stale_engine
 from edgekit.verify.pixel_faults import find_layout_faults, find_resize_faults
 from edgekit.verify.scale_faults import find_scale_faults
 from edgekit.verify.sign_faults import find_lost_relu, find_sign_faults
@@ -21,6 +22,7 @@ __all__ = ["FINDERS"]
 FINDERS: Mapping[str, Finder] = MappingProxyType(
     {
         "golden-set": Finder(("golden-repeated",), find_repeated_samples, "always"),
+        "origin": Finder(("stale-engine",), find_stale_engine, "always"),
         "lost-relu": Finder(("relu-missing",), find_lost_relu, "always"),
         "maps": Finder(
             ("map-flipped", "map-rotated", "map-transposed", "map-shifted", "map-stale", "map-flat"),

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from edgekit.interface.card import InputSpec
-from edgekit.verify.answers import answer_golden
 from edgekit.verify.finding import Finding, best_of_each
 from edgekit.verify.suspect import Suspect, match, restores
 
@@ -33,7 +32,7 @@ def find_input_faults(suspect: Suspect) -> list[Finding]:
         return []
     before, findings = suspect.part_match, []
     for fault, words, spec in _other_preparations(suspect.golden.card.input):
-        after = match(suspect.part, answer_golden(suspect.runner, suspect.part, spec=spec))
+        after = match(suspect.part, suspect.ask(suspect.runner, suspect.part, spec))
         if restores(before, after):
             findings.append(Finding(fault, f"Maps and predictions match when {words}. {_LOOK[fault]}", before, after))
     return best_of_each(findings)

@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekit.engines.protocol import EngineInfo, EngineOutput, Runner
-from edgekit.verify.answers import answer_golden
 from edgekit.verify.finding import Finding, best_of_each
 from edgekit.verify.suspect import Suspect, match, restores
 
@@ -32,7 +31,7 @@ def find_layout_faults(suspect: Suspect) -> list[Finding]:
         ("it reads an NHWC buffer where an NCHW one is meant", True),
         ("it is given an NCHW buffer as if it were NHWC", False),
     ):
-        after = match(suspect.part, answer_golden(_Reordered(suspect.runner, as_rows), suspect.part))
+        after = match(suspect.part, suspect.ask(_Reordered(suspect.runner, as_rows), suspect.part))
         if restores(suspect.part_match, after):
             text = f"Maps and predictions match when it is undone that the input's layout is wrong: {words}."
             findings.append(Finding("input-layout", text, suspect.part_match, after))
@@ -87,7 +86,7 @@ def find_resize_faults(suspect: Suspect) -> list[Finding]:
         return []
     findings = []
     for words, pixels in _other_sizes(suspect.part.pixels):
-        answers = answer_golden(suspect.runner, replace(suspect.part, pixels=pixels))
+        answers = suspect.ask(suspect.runner, replace(suspect.part, pixels=pixels))
         after = match(suspect.part, answers)
         if restores(suspect.part_match, after):
             text = (

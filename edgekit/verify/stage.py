@@ -27,6 +27,7 @@ from edgekit.metrics.scores_io import scores_to_dict
 from edgekit.policy.policy import Policy
 from edgekit.policy.verdict import Verdict, judge
 from edgekit.verify.answers import EngineAnswers, answer_golden
+from edgekit.verify.bundled_student import bundled_student
 from edgekit.verify.control_files import CONTROLS_NAME, control_files
 from edgekit.verify.control_scores import make_controls
 from edgekit.verify.controls import StoredControls
@@ -71,6 +72,8 @@ class VerifyRequest:
         policy: What is demanded. Budgets and the comparison with a baseline are left to whoever knows of them.
         options: How the engine runs.
         candidate: Which of a build's engines this is, such as "int8", for people.
+        student: SHA-256 of the student's file that the engine has to be made of; empty where that is not known. It
+            decides nothing but what the diagnosis can tell.
         controls: Whether controls are scored beside the engine; that they were switched off shows in the evidence.
     """
 
@@ -80,6 +83,7 @@ class VerifyRequest:
     policy: Policy
     options: EngineOptions = field(default_factory=EngineOptions)
     candidate: str = ""
+    student: str = ""
     controls: bool = True
 
 
@@ -122,7 +126,7 @@ def verify_engine(request: VerifyRequest, golden: GoldenSet, observer: Observer 
     with ENGINES.load(request.engine).open(request.artifact, request.options) as runner:
         run = _watched if request.policy.sequential else _whole
         seen, answers, table, controls = run(request, golden, runner, observer)
-        findings = diagnose(seen, answers, table, runner)
+        findings = diagnose(seen, answers, table, runner, request.student)
         info = runner.info
     verdict = judge(request.policy.of_scores(), table)
     return Verification(info, answers, table, verdict, findings, controls, len(golden))
@@ -187,6 +191,7 @@ def verify_bundle(
         golden=opened.folder / GOLDEN,
         policy=policy or bundle_policy(opened),
         options=options or EngineOptions(),
+        student=bundled_student(opened),
         controls=controls,
     )
     return verify_engine(request, opened.golden(), observer)

@@ -11,6 +11,7 @@ import numpy as np
 
 from edgekit.bundle.golden import GoldenSet
 from edgekit.engines.protocol import Runner
+from edgekit.interface.card import InputSpec
 from edgekit.metrics.scores import ScoreTable
 from edgekit.verify.answers import EngineAnswers, answer_golden
 from edgekit.verify.finding import Finding, closes, logit_error, mean_cosine
@@ -36,6 +37,8 @@ class Suspect:
         table: The scores of those answers.
         runner: The engine, to be asked again with other inputs; None where there is none to ask.
         samples: Digests of all samples of the golden set.
+        student: SHA-256 of the student's file that the engine has to be made of; empty where that is not known.
+        one_map: The engine has shown that a class has one map, however it is asked for, so it need not show it again.
     """
 
     golden: GoldenSet
@@ -43,16 +46,20 @@ class Suspect:
     table: ScoreTable
     runner: Runner | None
     samples: tuple[str, ...]
+    student: str = ""
+    one_map: bool = False
 
     @classmethod
-    def of(cls, golden: GoldenSet, answers: EngineAnswers, table: ScoreTable, runner: Runner | None) -> Suspect:
+    def of(
+        cls, golden: GoldenSet, answers: EngineAnswers, table: ScoreTable, runner: Runner | None, student: str = ""
+    ) -> Suspect:
         """The part of an engine's answers that is looked into: all of them up to 1,024."""
-        samples, count = table.sample, len(table)
+        samples, count, twice = table.sample, len(table), answers.asked_both_ways
         if count > _RUNS * _RUN:
             starts = np.linspace(0, count - _RUN, _RUNS).astype(np.intp)
             rows = (starts[:, None] + np.arange(_RUN)).reshape(-1)
             golden, answers, table = golden.part(rows), answers.part(rows), table.part(rows)
-        return cls(golden, answers, table, runner, samples)
+        return cls(golden, answers, table, runner, samples, student, one_map=twice is not None and 0 < twice < count)
 
     @cached_property
     def cosine(self) -> float:
@@ -77,7 +84,11 @@ class Suspect:
     @cached_property
     def part_match(self) -> float:
         """`match` of the part as the engine answers it, asked in the same way as the searches ask."""
-        return 0.0 if self.runner is None else match(self.part, answer_golden(self.runner, self.part))
+        return 0.0 if self.runner is None else match(self.part, self.ask(self.runner, self.part))
+
+    def ask(self, runner: Runner, golden: GoldenSet, spec: InputSpec | None = None) -> EngineAnswers:
+        """Ask the engine again: as it is or behind another `runner`, about `golden`, prepared as `spec` says."""
+        return answer_golden(runner, golden, spec=spec, audited=not self.one_map)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from PIL import Image
 
 from edgekit.bundle.golden import GoldenSet
 from edgekit.engines.protocol import Runner
+from edgekit.export.origin import set_made_of
 
 Made = tuple[GoldenSet, onnx.ModelProto]
 
@@ -121,9 +122,16 @@ def class_off_by_one(subject: Subject) -> Made:
 
 
 def stale_engine(subject: Subject) -> Made:
-    """The teacher was trained again; the engine is still of the weights before."""
-    later = replace(subject.teacher, model=subject.later(subject.teacher))
+    """The teacher was trained again, and is another file; the engine is still of the weights before."""
+    later = replace(subject.teacher, model=subject.later(subject.teacher), digest="1" * 64)
     return golden_of(later, subject.golden.pixels, subject.golden.labels), subject.model
+
+
+def stale_unsigned_engine(subject: Subject) -> Made:
+    """The same where the engine does not say what it was made of, as one of before or a TensorRT plan."""
+    model = subject.copied()
+    set_made_of(model, "", "")
+    return stale_engine(subject)[0], model
 
 
 def wrong_tap(subject: Subject) -> Made:
@@ -178,7 +186,7 @@ def half_repeated(subject: Subject) -> Made:
 
 
 FAULTS: Mapping[str, EngineFault] = {
-    "swapped channels": EngineFault(swapped_channels, "head-scrambled", ("Channels are swapped",)),
+    "swapped channels": EngineFault(swapped_channels, "head-scrambled", ("Channels are swapped", "wrecked the body")),
     "RGB for BGR": EngineFault(red_for_blue, "input-channel-order", ("red and blue",), ("demo",)),
     "wrong mean and std": EngineFault(normalised_twice, "input-mean-std", ("applied twice",)),
     "wrong resize filter": EngineFault(sharp_pixels, "input-resize", ("filter", "coarser")),
@@ -187,7 +195,8 @@ FAULTS: Mapping[str, EngineFault] = {
     "transposed map": EngineFault(transposed_map, "map-transposed", ("transpose",)),
     "map shifted by one cell": EngineFault(shifted_map, "map-shifted", ("+1 rows and +0 columns",)),
     "class off by one": EngineFault(class_off_by_one, "map-of-another-class", ("off by",)),
-    "stale engine": EngineFault(stale_engine, "maps-drifted", ("earlier weights",)),
+    "stale engine": EngineFault(stale_engine, "stale-engine", ("teacher", "111111111111")),
+    "stale engine without digests": EngineFault(stale_unsigned_engine, "maps-drifted", ("earlier weights",)),
     "wrong tap": EngineFault(wrong_tap, "wrong-tap", ("tap",)),
     "sign lost": EngineFault(lost_sign, "sign-lost", ("negated",)),
     "saturated scale": EngineFault(saturated_scale, "scale-saturated", ("scale",)),
@@ -196,5 +205,9 @@ FAULTS: Mapping[str, EngineFault] = {
     "batch mixed up": EngineFault(turned_batch, "batch-mixed-up", ("sample 0 ",)),
     "half of the golden set repeated": EngineFault(half_repeated, "golden-repeated", ("48 of 96 are different",)),
 }
-# Two of the fifteen are made in two ways each.
-ALSO = {"wrong resize frame": "wrong resize filter", "saturated tap": "saturated scale"}
+# Three of the fifteen are made in two ways each.
+ALSO = {
+    "wrong resize frame": "wrong resize filter",
+    "saturated tap": "saturated scale",
+    "stale engine without digests": "stale engine",
+}

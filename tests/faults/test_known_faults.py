@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fault_subjects import SAMPLES, demo
 from faulty import (
     Before,
     Delayed,
@@ -22,15 +23,12 @@ from faulty import (
     with_weights,
 )
 
-from edgekit.attribution.spec import MapSpec
 from edgekit.bundle.golden import GoldenSet
 from edgekit.core.progress import NULL_OBSERVER
-from edgekit.demo.images import draw_image
 from edgekit.demo.network import teacher_path
 from edgekit.engines.ort_cpu import ENGINE as ORT_CPU
 from edgekit.engines.protocol import Engine, EngineOptions, EngineOutput, Runner
 from edgekit.engines.reference import ENGINE as REFERENCE
-from edgekit.export.explained import explained_onnx
 from edgekit.interface.card import InputSpec
 from edgekit.policy.document import load_preset
 from edgekit.policy.verdict import Verdict, judge
@@ -38,14 +36,11 @@ from edgekit.teacher.explain import Explainer
 from edgekit.teacher.golden import teacher_answers
 from edgekit.teacher.loading import load_model
 from edgekit.teacher.methods.grad_cam import GRAD_CAM
-from edgekit.teacher.options import MapOptions
 from edgekit.teacher.tap import Tap
 from edgekit.verify.answers import answer_golden
 from edgekit.verify.diagnose import diagnose
 from edgekit.verify.finding import Finding
 from edgekit.verify.score import score_answers
-
-SAMPLES = 96
 
 
 @dataclass(frozen=True)
@@ -55,33 +50,16 @@ class Subject:
     golden: GoldenSet
     graph: Path
 
-    def open(self, engine: Engine = REFERENCE) -> Runner:
+    def open(self, engine: Engine = ORT_CPU) -> Runner:
         return engine.open(self.graph, EngineOptions(threads=1))
 
 
 @pytest.fixture(scope="module")
 def subject(tmp_path_factory: pytest.TempPathFactory) -> Subject:
-    teacher = load_model(teacher_path())
-    images = [draw_image(1, "val", index) for index in range(SAMPLES)]
-    pixels = np.stack([image.pixels for image in images])
-    tap = teacher.card.tap
-    assert tap is not None
-    logits, (maps,) = teacher_answers(teacher, Explainer(GRAD_CAM, (Tap(tap),)), 1, pixels, NULL_OBSERVER)
-    golden = GoldenSet(
-        card=teacher.card,
-        map_spec=MapSpec(GRAD_CAM.name, tap, *maps.shape[1:]),
-        pixels=pixels,
-        labels=np.array([image.label for image in images]),
-        logits=logits,
-        maps=maps,
-        names=tuple(f"{index}.png" for index in range(SAMPLES)),
-        masks=np.stack([image.mask for image in images]),
-        teacher=teacher.digest,
-    )
+    made = demo()
     graph = tmp_path_factory.mktemp("subject") / "model.onnx"
-    explained = explained_onnx(teacher, MapOptions(), use_closed_form=True, opset=18)
-    graph.write_bytes(explained.model.SerializeToString(deterministic=True))
-    return Subject(golden, graph)
+    graph.write_bytes(made.model.SerializeToString(deterministic=True))
+    return Subject(made.golden, graph)
 
 
 @pytest.fixture
@@ -212,7 +190,7 @@ def classifier_changed(subject: Subject, folder: Path, change: Callable[[np.ndar
     classes = len(subject.golden.card.classes)
     path = with_weights(subject.graph, folder / "changed.onnx", on_classifier(classes, 64, change))
     assert path.read_bytes() != subject.graph.read_bytes()
-    return REFERENCE.open(path, EngineOptions())
+    return ORT_CPU.open(path, EngineOptions(threads=1))
 
 
 def test_classes_in_another_order_in_the_graph_itself(subject: Subject, tmp_path: Path) -> None:
@@ -243,7 +221,7 @@ def test_weights_that_moved_the_maps(subject: Subject, tmp_path: Path) -> None:
         return weight + 0.35 * weight.std() * rng.normal(size=weight.shape) if weight.ndim == 4 else None
 
     path = with_weights(subject.graph, tmp_path / "noisy.onnx", noisy)
-    with REFERENCE.open(path, EngineOptions()) as runner:
+    with ORT_CPU.open(path, EngineOptions(threads=1)) as runner:
         answers = answer_golden(runner, subject.golden)
         agreement = float(np.mean(score_answers(subject.golden, answers).agrees))
         assert agreement > 0.6

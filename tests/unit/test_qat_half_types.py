@@ -15,6 +15,7 @@ from edgekit.compress.options import CompressOptions, FinetuneOptions, MatchingO
 from edgekit.core.digests import digest_file
 from edgekit.core.stages import StageRecord
 from edgekit.engines.half_graph import SOURCE_KEY, half_graph_beside
+from edgekit.engines.made_of import STUDENT_KEY, TEACHER_KEY
 from edgekit.errors import BadInputError
 from edgekit.export.options import ExportOptions
 from edgekit.export.stage import ExportRequest, export
@@ -76,6 +77,10 @@ def test_the_learned_graph_has_one_beside_it(tmp_path: Path, monkeypatch: pytest
     graph = tmp_path / "qat" / "calibrate" / "model.onnx"
     assert "calibrate/model.fp16.onnx" in record.outputs
     typed = onnx.load(half_graph_beside(graph))
-    assert {item.key: item.value for item in typed.metadata_props} == {SOURCE_KEY: digest_file(graph)}
+    assert {item.key: item.value for item in typed.metadata_props} == {
+        SOURCE_KEY: digest_file(graph),
+        STUDENT_KEY: digest_file(tmp_path / "qat" / "student.pt"),
+        TEACHER_KEY: digest_file(tmp_path / "net.pt"),
+    }
     # The learned weights, not those that training began with.
     assert digest_file(half_graph_beside(graph)) != digest_file(tmp_path / "calibrate" / "model.fp16.onnx")
