@@ -16,7 +16,7 @@ class TestDemo(FaultSuite):
 
     make = demo
 
-    @pytest.mark.parametrize("seed", range(4))
+    @pytest.mark.parametrize("seed", range(3))
     def test_channels_in_any_order_are_told_from_drift(self, subject: Subject, seed: int, tmp_path: Path) -> None:
         golden, model = swapped_channels(subject, seed)
         assert seen(golden, opened(model, tmp_path / "swapped.onnx")).faults[0] == "head-scrambled"
