@@ -9,7 +9,7 @@ import click
 from edgekit.ci.escaping import LONGEST_NAME, visible
 from edgekit.cli.tables import render_table, style_outcome
 from edgekit.policy.verdict import Verdict
-from edgekit.verify.finding import Finding
+from edgekit.verify.diagnosis.finding import Finding
 from edgekit.verify.gate import GateResult
 
 __all__ = ["render_controls", "render_findings", "render_verdict"]

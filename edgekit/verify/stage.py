@@ -31,8 +31,8 @@ from edgekit.verify.bundled_student import bundled_student
 from edgekit.verify.control_files import CONTROLS_NAME, control_files
 from edgekit.verify.control_scores import make_controls
 from edgekit.verify.controls import StoredControls
-from edgekit.verify.diagnose import diagnose
-from edgekit.verify.finding import Finding, Maps
+from edgekit.verify.diagnosis.diagnose import diagnose
+from edgekit.verify.diagnosis.finding import Finding, Maps
 from edgekit.verify.gate import GateResult, bundle_policy, with_controls
 from edgekit.verify.score import ScoreBuilder, Yardstick, answered_classes, score_answers
 from edgekit.verify.sequence import looks, verification_order

@@ -38,8 +38,8 @@ from edgekit.teacher.explain import Explainer
 from edgekit.teacher.methods.grad_cam import GRAD_CAM
 from edgekit.teacher.tap import Tap
 from edgekit.verify.answers import answer_golden
-from edgekit.verify.diagnose import diagnose
-from edgekit.verify.finding import Finding
+from edgekit.verify.diagnosis.diagnose import diagnose
+from edgekit.verify.diagnosis.finding import Finding
 from edgekit.verify.score import score_answers
 
 # Told by drift, too, since no answer can tell the two apart; every other name belongs to a fault alone.

@@ -11,7 +11,7 @@ from fault_suite import NAMES, FaultSuite, seen
 from faulty import FaultyRunner
 
 from edgekit.verify.answers import answer_golden
-from edgekit.verify.finders import FINDERS
+from edgekit.verify.diagnosis.finders import FINDERS
 from edgekit.verify.score import score_answers
 
 # Faults that are no part of the fifteen, and have their tests in test_known_faults and test_verify_diagnose.

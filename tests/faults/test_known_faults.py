@@ -38,8 +38,8 @@ from edgekit.teacher.loading import load_model
 from edgekit.teacher.methods.grad_cam import GRAD_CAM
 from edgekit.teacher.tap import Tap
 from edgekit.verify.answers import answer_golden
-from edgekit.verify.diagnose import diagnose
-from edgekit.verify.finding import Finding
+from edgekit.verify.diagnosis.diagnose import diagnose
+from edgekit.verify.diagnosis.finding import Finding
 from edgekit.verify.score import score_answers
 
 

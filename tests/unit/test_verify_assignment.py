@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.optimize import linear_sum_assignment
 
-from edgekit.verify.assignment import assign
-from edgekit.verify.batch_faults import find_mixed_logits, find_mixed_maps
+from edgekit.verify.diagnosis.assignment import assign
+from edgekit.verify.diagnosis.batch_faults import find_mixed_logits, find_mixed_maps
 
 SMALL = st.integers(1, 5).flatmap(
     lambda size: hnp.arrays(np.float64, (size, size), elements=st.floats(-4, 4, width=16))

@@ -19,14 +19,14 @@ from edgekit.engines.protocol import EngineOptions
 from edgekit.engines.reference import ENGINE as REFERENCE
 from edgekit.interface.card import InputSpec
 from edgekit.verify.answers import EngineAnswers, answer_golden
-from edgekit.verify.batch_faults import find_mixed_maps
-from edgekit.verify.diagnose import diagnose
-from edgekit.verify.finding import Finding, best_of_each, closes, mean_cosine
-from edgekit.verify.input_faults import _other_preparations
-from edgekit.verify.map_faults import find_map_faults
-from edgekit.verify.scale_faults import find_scale_faults
+from edgekit.verify.diagnosis.batch_faults import find_mixed_maps
+from edgekit.verify.diagnosis.diagnose import diagnose
+from edgekit.verify.diagnosis.finding import Finding, best_of_each, closes, mean_cosine
+from edgekit.verify.diagnosis.input_faults import _other_preparations
+from edgekit.verify.diagnosis.map_faults import find_map_faults
+from edgekit.verify.diagnosis.scale_faults import find_scale_faults
+from edgekit.verify.diagnosis.sign_faults import find_sign_faults
 from edgekit.verify.score import score_answers
-from edgekit.verify.sign_faults import find_sign_faults
 
 
 def maps_like(count: int, height: int, width: int, seed: int = 0) -> np.ndarray:

@@ -13,9 +13,9 @@ from edgekit.bundle.golden import GoldenSet
 from edgekit.engines.protocol import Runner
 from edgekit.metrics.scores import ScoreTable
 from edgekit.verify.answers import EngineAnswers
-from edgekit.verify.finders import FINDERS
-from edgekit.verify.finding import Finding, best_of_each
-from edgekit.verify.suspect import Suspect
+from edgekit.verify.diagnosis.finders import FINDERS
+from edgekit.verify.diagnosis.finding import Finding, best_of_each
+from edgekit.verify.diagnosis.suspect import Suspect
 
 __all__ = ["diagnose"]
 

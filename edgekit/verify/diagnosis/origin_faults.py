@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from edgekit.engines.made_of import said_to_be_made_of
-from edgekit.verify.finding import Finding
-from edgekit.verify.suspect import Suspect
+from edgekit.verify.diagnosis.finding import Finding
+from edgekit.verify.diagnosis.suspect import Suspect
 
 __all__ = ["find_stale_engine"]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from edgekit.verify.finding import Finding
-from edgekit.verify.suspect import Suspect
+from edgekit.verify.diagnosis.finding import Finding
+from edgekit.verify.diagnosis.suspect import Suspect
 
 __all__ = ["find_repeated_samples"]
 

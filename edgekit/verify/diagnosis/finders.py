@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from edgekit.verify.answer_faults import find_class_index_fault, find_class_order_fault
-from edgekit.verify.batch_faults import find_mixed_logits, find_mixed_maps
-from edgekit.verify.golden_faults import find_repeated_samples
-from edgekit.verify.input_faults import find_input_faults
-from edgekit.verify.map_faults import find_map_faults
-from edgekit.verify.network_faults import find_head_fault, find_map_branch_fault
-from edgekit.verify.origin_faults import find_stale_engine
-from edgekit.verify.pixel_faults import find_layout_faults, find_resize_faults
-from edgekit.verify.scale_faults import find_scale_faults
-from edgekit.verify.sign_faults import find_lost_relu, find_sign_faults
-from edgekit.verify.suspect import Finder
+from edgekit.verify.diagnosis.answer_faults import find_class_index_fault, find_class_order_fault
+from edgekit.verify.diagnosis.batch_faults import find_mixed_logits, find_mixed_maps
+from edgekit.verify.diagnosis.golden_faults import find_repeated_samples
+from edgekit.verify.diagnosis.input_faults import find_input_faults
+from edgekit.verify.diagnosis.map_faults import find_map_faults
+from edgekit.verify.diagnosis.network_faults import find_head_fault, find_map_branch_fault
+from edgekit.verify.diagnosis.origin_faults import find_stale_engine
+from edgekit.verify.diagnosis.pixel_faults import find_layout_faults, find_resize_faults
+from edgekit.verify.diagnosis.scale_faults import find_scale_faults
+from edgekit.verify.diagnosis.sign_faults import find_lost_relu, find_sign_faults
+from edgekit.verify.diagnosis.suspect import Finder
 
 __all__ = ["FINDERS"]
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from edgekit.interface.card import InputSpec
-from edgekit.verify.finding import Finding, best_of_each
-from edgekit.verify.suspect import Suspect, match, restores
+from edgekit.verify.diagnosis.finding import Finding, best_of_each
+from edgekit.verify.diagnosis.suspect import Suspect, match, restores
 
 __all__ = ["find_input_faults"]
 

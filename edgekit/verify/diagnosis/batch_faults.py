@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from edgekit.verify.assignment import assign
-from edgekit.verify.finding import Finding, Maps, closes, mean_cosine
+from edgekit.verify.diagnosis.assignment import assign
+from edgekit.verify.diagnosis.finding import Finding, Maps, closes, mean_cosine
 
 __all__ = ["find_mixed_logits", "find_mixed_maps"]
 

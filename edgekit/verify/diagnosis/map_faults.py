@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from edgekit.verify.finding import Finding, Maps, best_of_each, closes, mean_cosine
+from edgekit.verify.diagnosis.finding import Finding, Maps, best_of_each, closes, mean_cosine
 
 __all__ = ["find_map_faults"]
 

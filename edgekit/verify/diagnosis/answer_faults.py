@@ -11,8 +11,8 @@ import numpy.typing as npt
 from edgekit.bundle.golden import GoldenSet
 from edgekit.engines.protocol import Runner
 from edgekit.verify.answers import EngineAnswers
-from edgekit.verify.finding import Finding, closes, mean_cosine
-from edgekit.verify.suspect import Suspect
+from edgekit.verify.diagnosis.finding import Finding, closes, mean_cosine
+from edgekit.verify.diagnosis.suspect import Suspect
 
 __all__ = ["find_class_index_fault", "find_class_order_fault"]
 

@@ -14,7 +14,7 @@ from edgekit.engines.protocol import Runner
 from edgekit.interface.card import InputSpec
 from edgekit.metrics.scores import ScoreTable
 from edgekit.verify.answers import EngineAnswers, answer_golden
-from edgekit.verify.finding import Finding, closes, logit_error, mean_cosine
+from edgekit.verify.diagnosis.finding import Finding, closes, logit_error, mean_cosine
 
 __all__ = ["Finder", "Suspect", "match", "restores"]
 

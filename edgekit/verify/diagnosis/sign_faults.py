@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from edgekit.verify.finding import Finding, Maps, best_of_each, closes, mean_cosine
-from edgekit.verify.suspect import Suspect
+from edgekit.verify.diagnosis.finding import Finding, Maps, best_of_each, closes, mean_cosine
+from edgekit.verify.diagnosis.suspect import Suspect
 
 __all__ = ["find_lost_relu", "find_sign_faults"]
 

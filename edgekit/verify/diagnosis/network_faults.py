@@ -9,8 +9,8 @@ import math
 
 import numpy as np
 
-from edgekit.verify.finding import Finding
-from edgekit.verify.suspect import Suspect
+from edgekit.verify.diagnosis.finding import Finding
+from edgekit.verify.diagnosis.suspect import Suspect
 
 __all__ = ["find_head_fault", "find_map_branch_fault"]
 

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekit.engines.protocol import EngineInfo, EngineOutput, Runner
-from edgekit.verify.finding import Finding, best_of_each
-from edgekit.verify.suspect import Suspect, match, restores
+from edgekit.verify.diagnosis.finding import Finding, best_of_each
+from edgekit.verify.diagnosis.suspect import Suspect, match, restores
 
 __all__ = ["find_layout_faults", "find_resize_faults"]
 
