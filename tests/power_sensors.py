@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from edgekit.bench.power import PowerSource
+from edgekit.bench.power.registry import PowerSource
 
 __all__ = ["AGX_ORIN", "AGX_XAVIER", "ORIN_NANO", "XAVIER_NX", "constant_source", "write_hwmon", "write_rapl"]
 

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekit.bench.options import LatencyOptions
-from edgekit.bench.power_monitor import PowerMonitor, Turn
+from edgekit.bench.power.monitor import PowerMonitor, Turn
 from edgekit.bench.process import Block, WorkerProcess, WorkerSettings, worker_command
 from edgekit.bench.result import LatencyReport, LatencyResult
 from edgekit.bench.worker import BlockRequest, OpenRequest

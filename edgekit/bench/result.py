@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 
 from edgekit.bench.options import LatencyOptions
-from edgekit.bench.power_record import EnginePower, PowerNotMeasured, power_from_dict
+from edgekit.bench.power.record import EnginePower, PowerNotMeasured, power_from_dict
 from edgekit.engines.registry import GPU_ENGINES
 from edgekit.errors import EdgekitError, IntegrityError
 

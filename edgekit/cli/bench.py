@@ -126,7 +126,7 @@ def _amount(costs: Mapping[str, float], key: str) -> str:
 
 def _remarks(report: LatencyReport) -> list[str]:
     """What the numbers of power include, and why others are not there; each said once."""
-    from edgekit.bench.power_record import EnginePower, PowerNotMeasured
+    from edgekit.bench.power.record import EnginePower, PowerNotMeasured
 
     said: dict[str, None] = {}
     for name, result in report.results.items():

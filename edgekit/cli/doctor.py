@@ -12,7 +12,7 @@ from edgekit.cli.tables import print_json, render_facts, render_table, style_out
 from edgekit.errors import ExitCode
 
 if TYPE_CHECKING:
-    from edgekit.bench.power import NoPowerSource, PowerSource
+    from edgekit.bench.power.registry import NoPowerSource, PowerSource
     from edgekit.engines.installation import Installation
 
 __all__ = ["command"]
@@ -29,7 +29,7 @@ def command(as_json: bool) -> ExitCode:
     Exit code 0 when this machine can build or can run bundles, 5 when it can do neither. Nothing is installed or
     changed, and no GPU is put to work.
     """
-    from edgekit.bench.power import find_power_sources
+    from edgekit.bench.power.registry import find_power_sources
     from edgekit.engines.installation import inspect_installation
 
     installation, power = inspect_installation(), [_power(item) for item in find_power_sources()]
@@ -42,7 +42,7 @@ def command(as_json: bool) -> ExitCode:
 
 def _power(found: PowerSource | NoPowerSource) -> dict[str, Any]:
     """A source of power readings as a row: whether it is there, and what it sees or why not."""
-    from edgekit.bench.power import PowerSource
+    from edgekit.bench.power.registry import PowerSource
 
     if isinstance(found, PowerSource):
         told = f"sees {found.scope}" + (f"; {found.remark}" if found.remark else "")

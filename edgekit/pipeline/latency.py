@@ -9,8 +9,8 @@ from typing import Any
 
 from edgekit.bench.latency import LatencySubject, measure_latency
 from edgekit.bench.options import LatencyOptions
-from edgekit.bench.power import PowerSource, find_power_sources
-from edgekit.bench.power_record import PowerNotMeasured
+from edgekit.bench.power.record import PowerNotMeasured
+from edgekit.bench.power.registry import PowerSource, find_power_sources
 from edgekit.bench.result import LatencyRatio, LatencyReport
 from edgekit.bundle.golden import read_golden
 from edgekit.core.canonical import JsonValue, write_json

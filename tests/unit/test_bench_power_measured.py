@@ -16,9 +16,9 @@ from tiny_golden import tiny_golden
 from edgekit.bench import latency as bench_latency
 from edgekit.bench.latency import LatencySubject, measure_latency
 from edgekit.bench.options import LatencyOptions
-from edgekit.bench.power import NoPowerSource, PowerSource
-from edgekit.bench.power_monitor import PowerMonitor
-from edgekit.bench.power_record import EnginePower, PowerNotMeasured
+from edgekit.bench.power.monitor import PowerMonitor
+from edgekit.bench.power.record import EnginePower, PowerNotMeasured
+from edgekit.bench.power.registry import NoPowerSource, PowerSource
 from edgekit.bench.result import LatencyReport, LatencyResult
 from edgekit.bundle.golden import write_golden
 from edgekit.cli.main import run

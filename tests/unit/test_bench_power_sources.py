@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from power_sensors import AGX_ORIN, AGX_XAVIER, ORIN_NANO, XAVIER_NX, Chip, constant_source, write_hwmon, write_rapl
 
-from edgekit.bench import power_jetson, power_nvidia, power_rapl
-from edgekit.bench.power import (
+from edgekit.bench.power import jetson, nvidia, rapl
+from edgekit.bench.power.registry import (
     POWER_SOURCES,
     NoPowerSource,
     PowerReadError,
@@ -55,7 +55,7 @@ def test_the_rails_that_are_a_modules_whole_are_summed(
     chips: Sequence[Chip], watts: float, named: list[str], tmp_path: Path
 ) -> None:
     write_hwmon(tmp_path, chips)
-    source = there(power_jetson.find(tmp_path))
+    source = there(jetson.find(tmp_path))
     assert source.read() == pytest.approx(watts)
     assert source.unit == "watts"
     assert all(rail in source.scope for rail in named)
@@ -65,7 +65,7 @@ def test_the_rails_that_are_a_modules_whole_are_summed(
 
 def test_rails_are_read_anew_each_time(tmp_path: Path) -> None:
     (chip,) = write_hwmon(tmp_path, ORIN_NANO)
-    source = there(power_jetson.find(tmp_path))
+    source = there(jetson.find(tmp_path))
     (chip / "curr1_input").write_text("2000\n")
     assert source.read() == pytest.approx(10.16)
     (chip / "curr1_input").unlink()
@@ -76,14 +76,14 @@ def test_rails_are_read_anew_each_time(tmp_path: Path) -> None:
 def test_a_sensor_that_averages_for_long_is_read_as_seldom(tmp_path: Path) -> None:
     write_hwmon(tmp_path / "slow", ORIN_NANO, update_interval=400)
     write_hwmon(tmp_path / "quick", ORIN_NANO, update_interval=1)
-    assert there(power_jetson.find(tmp_path / "slow")).period_s == 0.4
-    assert there(power_jetson.find(tmp_path / "quick")).period_s == 0.05
+    assert there(jetson.find(tmp_path / "slow")).period_s == 0.4
+    assert there(jetson.find(tmp_path / "quick")).period_s == 0.05
 
 
 @pytest.mark.parametrize("milliseconds", [-1, 5001, 10**12])
 def test_a_sensor_that_nobody_could_wait_for_is_not_used(milliseconds: int, tmp_path: Path) -> None:
     write_hwmon(tmp_path, ORIN_NANO, update_interval=milliseconds)
-    assert "one value takes" in absent(power_jetson.find(tmp_path))
+    assert "one value takes" in absent(jetson.find(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -99,25 +99,25 @@ def test_a_sensor_that_nobody_could_wait_for_is_not_used(milliseconds: int, tmp_
 )
 def test_rails_that_are_no_known_whole_are_not_summed(chips: Sequence[Chip], said: str, tmp_path: Path) -> None:
     write_hwmon(tmp_path, chips)
-    assert said in absent(power_jetson.find(tmp_path))
+    assert said in absent(jetson.find(tmp_path))
 
 
 def test_two_rails_of_one_name_are_refused(tmp_path: Path) -> None:
     write_hwmon(tmp_path, [*ORIN_NANO, *ORIN_NANO])
-    assert "two rails are called 'VDD_IN'" in absent(power_jetson.find(tmp_path))
+    assert "two rails are called 'VDD_IN'" in absent(jetson.find(tmp_path))
 
 
 def test_a_channel_that_is_switched_off_is_no_rail(tmp_path: Path) -> None:
     (chip,) = write_hwmon(tmp_path, ORIN_NANO)
     (chip / "in1_enable").write_text("0\n")
-    assert "VDD_CPU_GPU_CV, VDD_SOC" in absent(power_jetson.find(tmp_path))
+    assert "VDD_CPU_GPU_CV, VDD_SOC" in absent(jetson.find(tmp_path))
 
 
 @pytest.mark.parametrize("text", ["", "12.5", "1_000", "many", "\u0663", "\x1b[31m", "--5", "0x10"])
 def test_a_file_that_holds_no_whole_number_is_told_with_what_it_holds(text: str, tmp_path: Path) -> None:
     (chip,) = write_hwmon(tmp_path, ORIN_NANO)
     (chip / "in1_input").write_text(text, encoding="utf-8")
-    reason = absent(power_jetson.find(tmp_path))
+    reason = absent(jetson.find(tmp_path))
     assert "hwmon1/in1_input holds" in reason
     assert reason.isprintable()
 
@@ -131,7 +131,7 @@ def test_packages_are_summed_and_domains_inside_them_are_not(tmp_path: Path) -> 
         "intel-rapl-mmio:0": ("package-0", 99),
     }
     write_rapl(tmp_path, domains)
-    source = there(power_rapl.find(tmp_path))
+    source = there(rapl.find(tmp_path))
     assert source.unit == "joules"
     assert source.covers == {"processor"}
     before = source.read()
@@ -143,7 +143,7 @@ def test_packages_are_summed_and_domains_inside_them_are_not(tmp_path: Path) -> 
 def test_a_counter_that_starts_again_goes_on_growing(tmp_path: Path) -> None:
     write_rapl(tmp_path, {"intel-rapl:0": ("package-0", 9_000_000)}, largest=10_000_000)
     counter = tmp_path / "sys/class/powercap/intel-rapl:0/energy_uj"
-    source = there(power_rapl.find(tmp_path))
+    source = there(rapl.find(tmp_path))
     before = source.read()
     counter.write_text("500000\n")
     assert source.read() - before == pytest.approx(1.5)
@@ -154,13 +154,13 @@ def test_a_counter_that_starts_again_goes_on_growing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("found", ["-1", "10000001"])
 def test_a_counter_outside_its_own_range_is_no_reading(found: str, tmp_path: Path) -> None:
     write_rapl(tmp_path, {"intel-rapl:0": ("package-0", 1)}, largest=10_000_000)
-    source = there(power_rapl.find(tmp_path))
+    source = there(rapl.find(tmp_path))
     (tmp_path / "sys/class/powercap/intel-rapl:0/energy_uj").write_text(found)
     with pytest.raises(PowerReadError, match="outside its own range"):
         source.read()
 
 
-@pytest.mark.parametrize("find", [power_rapl.find, power_jetson.find])
+@pytest.mark.parametrize("find", [rapl.find, jetson.find])
 def test_a_file_that_may_not_be_read_is_told_as_that(
     find: Callable[[Path], PowerSource | NoPowerSource], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -220,7 +220,7 @@ def driver(tmp_path: Path) -> Path:
 
 def test_the_counter_of_the_one_card_is_read_in_joules(driver: Path) -> None:
     library = Nvml()
-    source = there(power_nvidia.find(driver, lambda name: library))
+    source = there(nvidia.find(driver, lambda name: library))
     assert (source.read(), source.unit) == (5.0, "joules")
     library.millijoules = 6500
     assert source.read() == 6.5
@@ -242,14 +242,14 @@ def test_the_counter_of_the_one_card_is_read_in_joules(driver: Path) -> None:
     ],
 )
 def test_a_card_that_cannot_be_measured_says_why(library: Any, said: str, driver: Path) -> None:
-    assert said in absent(power_nvidia.find(driver, lambda name: library))
+    assert said in absent(nvidia.find(driver, lambda name: library))
 
 
 def test_a_library_that_is_not_there_is_told(driver: Path) -> None:
     def missing(name: str) -> Any:
         raise OSError(f"{name}: cannot open shared object file")
 
-    assert "libnvidia-ml.so.1" in absent(power_nvidia.find(driver, missing))
+    assert "libnvidia-ml.so.1" in absent(nvidia.find(driver, missing))
 
 
 @pytest.mark.parametrize("engine", ENGINES.names())

@@ -15,8 +15,8 @@ from power_sensors import write_rapl
 
 from edgekit.bench import memory
 from edgekit.bench.options import LatencyOptions
-from edgekit.bench.power import find_power_sources
-from edgekit.bench.power_record import EnginePower, PowerNotMeasured, PowerRound
+from edgekit.bench.power.record import EnginePower, PowerNotMeasured, PowerRound
+from edgekit.bench.power.registry import find_power_sources
 from edgekit.bench.result import LatencyReport, LatencyResult
 from edgekit.bundle.layout import LATENCY
 from edgekit.bundle.open import open_bundle
@@ -223,7 +223,7 @@ def test_doctor_says_which_sensors_there_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_rapl(tmp_path, {"intel-rapl:0": ("package-0", 1)})
-    monkeypatch.setattr("edgekit.bench.power.find_power_sources", lambda: find_power_sources(tmp_path))
+    monkeypatch.setattr("edgekit.bench.power.registry.find_power_sources", lambda: find_power_sources(tmp_path))
     run(["doctor", "--json"])
     found = {item["name"]: item for item in json.loads(capsys.readouterr().out)["power"]}
     assert found["rapl"]["available"] is True

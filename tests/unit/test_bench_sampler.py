@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgekit.bench.power import NoPowerSource, PowerReadError, PowerSource
-from edgekit.bench.power_monitor import LEAST_SAMPLES_A_ROUND, PowerMonitor, Turn
-from edgekit.bench.power_record import EnginePower, PowerNotMeasured
-from edgekit.bench.sampler import PowerSampler, mean_power, stretches
+from edgekit.bench.power.monitor import LEAST_SAMPLES_A_ROUND, PowerMonitor, Turn
+from edgekit.bench.power.record import EnginePower, PowerNotMeasured
+from edgekit.bench.power.registry import NoPowerSource, PowerReadError, PowerSource
+from edgekit.bench.power.sampler import PowerSampler, mean_power, stretches
 
 
 class World:

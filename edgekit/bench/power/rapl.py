@@ -13,8 +13,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgekit.bench.power import NoPowerSource, PowerReadError, PowerSource
-from edgekit.bench.sensor_files import read_number, read_text
+from edgekit.bench.power.registry import NoPowerSource, PowerReadError, PowerSource
+from edgekit.bench.power.sensor_files import read_number, read_text
 
 __all__ = ["find"]
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from edgekit.bench.power import NoPowerSource, PowerReadError, PowerSource
-from edgekit.bench.sensor_files import read_number, read_text
+from edgekit.bench.power.registry import NoPowerSource, PowerReadError, PowerSource
+from edgekit.bench.power.sensor_files import read_number, read_text
 
 __all__ = ["NEVER_RUN_ON_A_JETSON", "TOTALS", "find"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgekit.bench.power import PowerReadError
+from edgekit.bench.power.registry import PowerReadError
 
 __all__ = ["read_number", "read_text"]
 

@@ -9,7 +9,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
 
-from edgekit.bench.power import (
+from edgekit.bench.power.record import EnginePower, PowerNotMeasured, PowerRound
+from edgekit.bench.power.registry import (
     NoPowerSource,
     PowerReadError,
     PowerSource,
@@ -17,8 +18,7 @@ from edgekit.bench.power import (
     source_for,
     why_no_source,
 )
-from edgekit.bench.power_record import EnginePower, PowerNotMeasured, PowerRound
-from edgekit.bench.sampler import PowerSampler, Stretch, mean_power
+from edgekit.bench.power.sampler import PowerSampler, Stretch, mean_power
 
 __all__ = ["LEAST_SAMPLES_A_ROUND", "PowerMonitor", "Turn"]
 

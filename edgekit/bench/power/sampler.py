@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
-from edgekit.bench.power import PowerReadError, PowerSource
+from edgekit.bench.power.registry import PowerReadError, PowerSource
 
 __all__ = ["PowerSampler", "Stretch", "mean_power", "stretches"]
 

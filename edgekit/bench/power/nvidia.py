@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edgekit.bench.power import NoPowerSource, PowerReadError, PowerSource
+from edgekit.bench.power.registry import NoPowerSource, PowerReadError, PowerSource
 
 __all__ = ["NEVER_RUN_ON_A_GPU", "find"]
 

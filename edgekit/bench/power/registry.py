@@ -78,9 +78,9 @@ PowerFinder = Callable[[Path], PowerSource | NoPowerSource]
 POWER_SOURCES: Registry[PowerFinder] = Registry(
     "power source",
     {
-        "jetson-rails": "edgekit.bench.power_jetson:find",
-        "nvidia-gpu": "edgekit.bench.power_nvidia:find",
-        "rapl": "edgekit.bench.power_rapl:find",
+        "jetson-rails": "edgekit.bench.power.jetson:find",
+        "nvidia-gpu": "edgekit.bench.power.nvidia:find",
+        "rapl": "edgekit.bench.power.rapl:find",
     },
 )
 

@@ -32,7 +32,7 @@ class EnginePower:
     """What an engine took. Nothing is subtracted: what the scope takes without any work is in it, and told beside it.
 
     Attributes:
-        source: Name in `edgekit.bench.power.POWER_SOURCES`.
+        source: Name in `edgekit.bench.power.registry.POWER_SOURCES`.
         scope: What was drawn from, in words.
         remark: What a reader has to know of the source; may be empty.
         period_s: Time between two readings, seconds.
