@@ -7,7 +7,6 @@ engine its contexts, and the logger all of them.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +16,8 @@ import numpy.typing as npt
 
 from edgekit.engines.tensorrt.binding import TensorRt
 from edgekit.engines.tensorrt.buffers import BufferRequest, TensorBuffer, allocate_buffer
-from edgekit.engines.tensorrt.memory import DeviceGraph, DeviceMemory
+from edgekit.engines.tensorrt.graph_recording import GraphRecording
+from edgekit.engines.tensorrt.memory import DeviceMemory
 from edgekit.engines.tensorrt.messages import Messages, make_logger, plan_failure
 from edgekit.engines.tensorrt.plan_file import PlanHeader
 from edgekit.engines.tensorrt.signature import CLASS_INDEX, IMAGE, BatchRange, EngineSignature, engine_signature
@@ -121,21 +121,26 @@ class PlanSession:
         loaded: The plan, with its context.
         signature: Its tensors.
         zero_copy: Host and device share the buffers.
-        graphs: Record the work once a shape comes again.
+        graphs: What may be recorded of the work, and what was.
     """
 
     def __init__(
-        self, memory: DeviceMemory, loaded: LoadedPlan, signature: EngineSignature, *, zero_copy: bool, graphs: bool
+        self,
+        memory: DeviceMemory,
+        loaded: LoadedPlan,
+        signature: EngineSignature,
+        *,
+        zero_copy: bool,
+        graphs: GraphRecording,
     ) -> None:
         self.memory = memory
         self.signature = signature
         self.times: GpuTimes | None = None
-        self.graph_state = "not recorded yet" if graphs else "off"
+        self.graphs = graphs
         self._loaded: LoadedPlan | None = loaded
         self._resources = ExitStack()
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._profile = 0
-        self._graph: DeviceGraph | None = None
         self._buffers: tuple[TensorBuffer, ...] = ()
         try:
             self._stream = memory.stream()
@@ -205,12 +210,12 @@ class PlanSession:
             self._choose_profile(profile)
             again = self._shapes.get(IMAGE) == images.shape
             if not again:
-                self._drop_graph()
+                self.graphs.drop()
                 self._shapes = self._shaped(len(images))
             for buffer in self._buffers:
                 if buffer.is_input:
                     buffer.fill(images if buffer.name == IMAGE else asked)
-            self._queue(self._work(again))
+            self._queue(again)
             self._stream.synchronise()
             before, begun, done, after = self._marks
             self.times = GpuTimes(
@@ -219,31 +224,19 @@ class PlanSession:
             views = {buffer.name: buffer.view(self._shapes[buffer.name]) for buffer in self._buffers}
             return [np.array(views[name]) for name in self.signature.outputs]
 
-    def _queue(self, work: Callable[[], None]) -> None:
+    def _queue(self, again: bool) -> None:
         before, begun, done, after = self._marks
         before.record(self._stream)
         for buffer in self._buffers:
             if buffer.is_input:
                 buffer.queue_copy(self.memory, math.prod(self._shapes[buffer.name]), self._stream)
         begun.record(self._stream)
-        work()
+        self.graphs.do(self.memory, self._stream, self._enqueue, again=again)
         done.record(self._stream)
         for buffer in self._buffers:
             if not buffer.is_input:
                 buffer.queue_copy(self.memory, math.prod(self._shapes[buffer.name]), self._stream)
         after.record(self._stream)
-
-    def _work(self, again: bool) -> Callable[[], None]:
-        """What puts the engine's own work on the stream."""
-        if self._graph is None and again and self.graph_state == "not recorded yet":
-            # The run before, with the same shapes, was the one that TensorRT wants to have had before a capture.
-            try:
-                self._graph = self.memory.capture(self._stream, self._enqueue)
-                self.graph_state = "recorded"
-            except UnavailableError as error:
-                self.graph_state = f"cannot be recorded: {error.message} {error.found or ''}".strip()
-        graph = self._graph
-        return self._enqueue if graph is None else lambda: graph.launch(self._stream)
 
     def _enqueue(self) -> None:
         if not self._context.execute_async_v3(self._stream.handle):
@@ -280,14 +273,9 @@ class PlanSession:
             raise UnavailableError("TensorRT refused a profile of the engine.", found=str(index))
         self._stream.synchronise()
         self._profile, self._shapes = index, {}
-        self._drop_graph()
+        self.graphs.drop()
         # Whether addresses outlive a change of profile is not documented.
         self._bind(self._buffers)
-
-    def _drop_graph(self) -> None:
-        if self._graph is not None:
-            self._graph.close()
-            self._graph, self.graph_state = None, "not recorded yet"
 
     def close(self) -> None:
         """Free everything. May be called twice."""
@@ -297,7 +285,7 @@ class PlanSession:
         # After a failed launch the context is lost: nothing can be freed, and it must not hide what happened.
         with suppress(UnavailableError), self.memory.active():
             with suppress(UnavailableError):
-                self._drop_graph()
+                self.graphs.drop()
             loaded.close()
             self._resources.close()
         loaded.close()
