@@ -17,6 +17,7 @@ from tensorrt_stand_ins import PAIRS
 
 from edgekit.bundle import layout
 from edgekit.bundle.open import open_bundle
+from edgekit.cli.device import _rendered, _summary
 from edgekit.config.overrides import overridden
 from edgekit.core.canonical import read_json
 from edgekit.device.candidate import candidate_plan
@@ -24,7 +25,7 @@ from edgekit.engines.tensorrt import engine as engine_module
 from edgekit.engines.tensorrt.engine import TensorRtEngine
 from edgekit.engines.tensorrt.plan_file import read_plan
 from edgekit.engines.tensorrt.run import open_plan
-from edgekit.engines.tensorrt.running import RunOptions
+from edgekit.engines.tensorrt.running import RunOptions, ran_in_words
 from edgekit.engines.tensorrt.settings import TensorRtSettings
 from edgekit.errors import IntegrityError
 from edgekit.pipeline.attach import AttachRequest, attach
@@ -57,6 +58,9 @@ def test_from_the_recipe_to_the_release(host: Path, tmp_path: Path, monkeypatch:
             assert ran["run"] == SHARING.to_dict()
             assert ran["cuda_graph"]["state"] == "off"
             assert ran["cuda_graph"]["launched"] == 0 < ran["cuda_graph"]["runs"]
+    shown = _rendered(evidence, tmp_path)
+    assert "on the host's memory, without a CUDA graph; CUDA graph off, 0 of" in shown
+    assert set(_summary(evidence, tmp_path)["ran"]) == set(evidence.candidates)
     released = attach(AttachRequest(host, tmp_path / "evidence", tmp_path / "out"))
     with open_bundle(released.folder) as opened:
         assert read_plan(opened.model_path)[0].run == SHARING
@@ -100,6 +104,7 @@ def test_evidence_of_an_engine_that_runs_otherwise_is_refused(
                                  {"zero_copy": True, "cuda_graph": True, "cuda_package": "torch"}])  # fmt: skip
 def test_what_says_no_way_to_run_is_none(raw: object) -> None:
     assert RunOptions.from_dict(raw) is None
+    assert ran_in_words({"run": raw, "cuda_graph": {}}) == ran_in_words(raw) == ""
     assert RunOptions.from_dict(SHARING.to_dict()) == SHARING
 
 

@@ -181,6 +181,7 @@ class _DeviceBuild:
         except TypeError as cause:  # what the bindings raise when the library answers with nothing
             raise UnavailableError(
                 "TensorRT could not make a builder.",
+                expected=f"a builder of TensorRT {self._tensorrt.text} on {self._memory.facts.name}",
                 found=self._messages.summary(str(cause)),
                 hint="run 'edgekit doctor'; most often the NVIDIA driver is missing or too old",
             ) from cause

@@ -13,7 +13,7 @@ from typing import Any
 from edgekit.engines.tensorrt.memory import MEMORIES, DeviceFacts
 from edgekit.errors import BadInputError
 
-__all__ = ["RunOptions", "check_sharing"]
+__all__ = ["RunOptions", "check_sharing", "ran_in_words"]
 
 
 @dataclass(frozen=True)
@@ -79,3 +79,16 @@ def check_sharing(options: RunOptions, device: DeviceFacts, where: str) -> None:
             found=f"{device.name} (SM {device.sm}), with its own memory",
             hint="set tensorrt.run.zero_copy to false, and build",
         )
+
+
+def ran_in_words(details: object) -> str:
+    """How an engine ran, as its runner's info tells; for people.
+
+    Args:
+        details: `EngineInfo.details`, as stored; what does not tell gives an empty text.
+    """
+    run = RunOptions.from_dict(details.get("run")) if isinstance(details, Mapping) else None
+    graph = details.get("cuda_graph") if isinstance(details, Mapping) else None
+    if run is None or not isinstance(graph, Mapping):
+        return ""
+    return f"{run.in_words()}; CUDA graph {graph.get('state')}, {graph.get('launched')} of {graph.get('runs')} runs"

@@ -64,6 +64,7 @@ class LoadedPlan:
             raise UnavailableError(
                 "TensorRT could not prepare the engine to run.",
                 where=where,
+                expected="free device memory for the engine's weights and intermediate results",
                 found=self.messages.summary("no reason was logged; most often there is too little device memory"),
                 hint="close other programs; on a Jetson CPU and GPU share their memory",
             )
@@ -89,7 +90,11 @@ def load_plan(tensorrt: TensorRt, header: PlanHeader, plan: bytes, where: str, h
         runtime = tensorrt.module.Runtime(logger)
     except TypeError as cause:  # what the bindings raise when the library answers with nothing
         raise UnavailableError(
-            "TensorRT could not make a runtime.", found=messages.summary(str(cause)), hint="run 'edgekit doctor'"
+            "TensorRT could not make a runtime.",
+            where=where,
+            expected=f"a runtime of {here}",
+            found=messages.summary(str(cause)),
+            hint="run 'edgekit doctor'; most often the NVIDIA driver is missing or too old",
         ) from cause
     if messages.errors:
         # A runtime that logged errors while it was made may end the process when it is used.
@@ -178,7 +183,13 @@ class PlanSession:
     def _bind(self, buffers: tuple[TensorBuffer, ...]) -> None:
         for buffer in buffers:
             if not self._context.set_tensor_address(buffer.name, buffer.address):
-                raise UnavailableError("TensorRT refused the memory of a tensor.", where=buffer.name)
+                raise UnavailableError(
+                    "TensorRT refused the memory of a tensor.",
+                    where=buffer.name,
+                    expected="an address that it takes",
+                    found=hex(buffer.address),
+                    hint="rebuild the engine on this device",
+                )
 
     @property
     def _context(self) -> Any:
@@ -243,6 +254,7 @@ class PlanSession:
             assert self._loaded is not None
             raise UnavailableError(
                 "TensorRT failed while running the engine.",
+                expected="answers for a batch that the engine takes",
                 found=self._loaded.messages.summary("no reason was logged"),
                 hint="rebuild the engine on this device; if it stays, run its graph with trtexec",
             )
@@ -257,6 +269,7 @@ class PlanSession:
                     "A batch lies outside what the engine was built for.",
                     expected=", ".join(f"{each.smallest} to {each.largest} images" for each in self.signature.profiles),
                     found=f"{name} {list(shape)}",
+                    hint="run fewer at a time, or set tensorrt.batches in the recipe and build again",
                 )
         found = {
             name: tuple(int(side) for side in self._context.get_tensor_shape(name)) for name in self.signature.dtypes
@@ -270,7 +283,12 @@ class PlanSession:
         if index == self._profile:
             return
         if not self._context.set_optimization_profile_async(index, self._stream.handle):
-            raise UnavailableError("TensorRT refused a profile of the engine.", found=str(index))
+            raise UnavailableError(
+                "TensorRT refused a profile of the engine.",
+                expected=f"one of {len(self.signature.profiles)}",
+                found=f"number {index}",
+                hint="rebuild the engine on this device",
+            )
         self._stream.synchronise()
         self._profile, self._shapes = index, {}
         self.graphs.drop()
