@@ -97,6 +97,15 @@ def test_defaults_are_those_of_a_build_with_a_limit() -> None:
     assert TensorRtSettings().build_options("fp16") == replace(expected, float_type="fp16")
 
 
+def test_what_was_said_otherwise_is_told_by_its_key() -> None:
+    assert TensorRtSettings().changed() == {}
+    said = settings(dla_core=0, batches=[2, 2, 2], run={"zero_copy": True})
+    assert said.changed() == {"dla_core": 0, "batches": (2, 2, 2), "run.zero_copy": True}
+    assert overridden(Recipe(), [f"tensorrt.{key}={json.dumps(value)}" for key, value in said.changed().items()]) == (
+        Recipe(tensorrt=said)
+    )
+
+
 def test_the_dla_runs_one_batch_and_no_fp32() -> None:
     asked = settings(dla_core=1, dla_sram=1 << 16)
     assert asked.build_options("int8").batches == (1, 1, 1)

@@ -6,7 +6,7 @@ it. Source of the options: TensorRT's Python bindings 8.6 to 11.4, `IBuilderConf
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from edgekit.engines.tensorrt.options import USUAL_BATCHES, BuildOptions
@@ -112,6 +112,11 @@ class TensorRtSettings:
         """The DLA is asked for."""
         return self.dla_core is not None
 
+    def changed(self) -> dict[str, Any]:
+        """What differs from the defaults, by the key that says it on a command line, such as "run.zero_copy"."""
+        plain, mine = ({**asdict(each), **_flat("run", asdict(each.run))} for each in (TensorRtSettings(), self))
+        return {key: value for key, value in mine.items() if key != "run" and value != plain[key]}
+
     def build_options(self, precision: str) -> BuildOptions:
         """The options of a build, without anything of one machine.
 
@@ -127,3 +132,7 @@ class TensorRtSettings:
             taken["float_type"] = "fp16"
         one_size = taken["dla_core"] is not None
         return BuildOptions(batches=self.batches or ((1, 1, 1) if one_size else USUAL_BATCHES), **taken)
+
+
+def _flat(section: str, values: dict[str, Any]) -> dict[str, Any]:
+    return {f"{section}.{key}": value for key, value in values.items()}
