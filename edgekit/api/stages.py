@@ -172,7 +172,7 @@ def calibrate(  # noqa: PLR0913 - all but three by keyword
         output: Folder to fill.
         calib_root: Folder with the images of that set; the folder of its file unless said.
         target: Target name.
-        recipe: How ranges are found.
+        recipe: How ranges are found, and how TensorRT builds what is measured under a tolerance.
         tolerance: A policy to keep: operations are left in float until it holds (`edgekit.precision.stage`). That it
             cannot be kept raises nothing: the record's facts then have "outcome" "fail" or "inconclusive".
         seed: Of the choice of images.
@@ -180,17 +180,21 @@ def calibrate(  # noqa: PLR0913 - all but three by keyword
     """
     from edgekit.config.recipe import Recipe
     from edgekit.pipeline.calibration import FolderCalibration, calibrate_folder
+    from edgekit.pipeline.tensorrt_demands import check_tensorrt
     from edgekit.targets.loader import resolve_target
 
-    recipe = recipe or Recipe()
+    recipe, resolved = recipe or Recipe(), resolve_target(target)
+    if tolerance is not None:
+        check_tensorrt(recipe, resolved)
     wanted = FolderCalibration(
         exported=Path(exported),
         calib=Path(calib),
-        target=resolve_target(target),
+        target=resolved,
         options=recipe.calibrate,
         seed=seed,
         max_corrupt_share=recipe.golden.max_corrupt_share,
         tolerance=tolerance,
+        tensorrt=recipe.tensorrt,
         root=None if calib_root is None else Path(calib_root),
     )
     return calibrate_folder(wanted, Path(output), observer)

@@ -16,6 +16,7 @@ from edgekit.cli.options import (
     quiet_option,
     recipe_option,
     seed_option,
+    set_option,
     target_option,
 )
 from edgekit.errors import ExitCode, UsageError
@@ -42,6 +43,7 @@ _CODES = {"pass": ExitCode.OK, "fail": ExitCode.GATE_FAILED, "inconclusive": Exi
 @calib_root_option("the folder of the set's file")
 @target_option
 @recipe_option
+@set_option
 # Named here and not read from the registry: help has to answer without numpy.
 @click.option(
     "--method",
@@ -88,6 +90,7 @@ def command(
     calib_root: Path | None,
     target: str,
     recipe: str,
+    assignments: tuple[str, ...],
     method: str | None,
     selection: str | None,
     tolerance: str | None,
@@ -110,10 +113,11 @@ def command(
     from edgekit.api import calibrate
     from edgekit.cli.progress import make_observer
     from edgekit.cli.results import print_record
+    from edgekit.config.overrides import overridden
     from edgekit.config.recipe import read_recipe
 
     kept = _tolerance(tolerance, golden, cost_table, latency_runs)
-    chosen = _overridden(read_recipe(recipe), {"method": method, "selection": selection})
+    chosen = _overridden(overridden(read_recipe(recipe), assignments), {"method": method, "selection": selection})
     with make_observer(quiet) as observer:
         record = calibrate(
             exported,

@@ -11,7 +11,7 @@ from edgekit.cli.options import FILE, bundle_argument, json_option, quiet_option
 from edgekit.errors import ExitCode
 
 if TYPE_CHECKING:
-    from edgekit.device.evidence import DeviceEvidence
+    from edgekit.device.evidence import CandidateEvidence, DeviceEvidence
 
 __all__ = ["build", "command"]
 
@@ -67,9 +67,17 @@ def _summary(evidence: DeviceEvidence, output: Path) -> dict[str, Any]:
         "digest": evidence.digest,
         "device": asdict(evidence.device),
         "outcomes": {name: item.verdict["outcome"] for name, item in evidence.candidates.items()},
+        "ran": {name: _ran(item) for name, item in evidence.candidates.items()},
         "p50_ms": {name: result.percentile_ms(50) for name, result in evidence.latency.results.items()},
         "notice": evidence.notice,
     }
+
+
+def _ran(candidate: CandidateEvidence) -> str:
+    """How an engine ran, and whether as a CUDA graph."""
+    from edgekit.engines.tensorrt.running import ran_in_words
+
+    return ran_in_words(candidate.runtime["details"]) or "not told"
 
 
 def _rendered(evidence: DeviceEvidence, output: Path) -> str:
@@ -83,6 +91,7 @@ def _rendered(evidence: DeviceEvidence, output: Path) -> str:
     facts = {
         "device": f"{device.module or device.base_module}, {device.power_mode or 'unknown power mode'}",
         "TensorRT": f"{device.tensorrt}, CUDA {device.cuda}, Jetson Linux {device.l4t or 'unknown'}",
+        "ran": "; ".join(sorted({_ran(item) for item in evidence.candidates.values()})),
         "evidence": output,
         "then, on the host": f"edgekit attach BUNDLE {output.name}",
         "notice": evidence.notice,

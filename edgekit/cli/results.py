@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +51,12 @@ def print_plan(plan: Plan, *, as_json: bool) -> None:
         "stages": " -> ".join(raw["stages"]),
         "output": plan.request.output,
     }
+    changed = plan.request.recipe.tensorrt.changed()
+    if changed:
+        heeded = (
+            "" if {"tensorrt", "ort-tensorrt"} & set(plan.engines.engines) else " (no engine of this build heeds it)"
+        )
+        facts["tensorrt"] = ", ".join(f"{key}={json.dumps(value)}" for key, value in changed.items()) + heeded
     if plan.engines.absent:
         facts["not here"] = "; ".join(f"{item.engine}: {item.reason}" for item in plan.engines.absent)
     click.echo(render_facts(facts))

@@ -53,8 +53,8 @@ class Recipe:
         calibrate: How INT8 ranges are found.
         qat: Training with the rounding of INT8 in place.
         verify: Whether controls are verified beside the engines.
-        tensorrt: How TensorRT builds, here and on a device; other engines heed nothing of it.
-        select: When INT8 is worth shipping.
+        tensorrt: How TensorRT builds and runs, here and on a device; other engines heed nothing of it.
+        select: When INT8 or FP16 is worth shipping.
         policy: The tolerance: the name of a policy preset, or a policy document.
     """
 

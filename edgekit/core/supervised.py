@@ -172,6 +172,6 @@ def _died(process: subprocess.Popen[str], stderr: Path, expected: str) -> Unavai
         "The process that builds ended before its work was done.",
         expected=f"{expected}, or an error that says why not",
         found=f"exit code {code}; " + (f"it last said:\n{tail}" if tail else "it said nothing"),
-        hint="a code of -9 or 137 is the kernel's, for want of memory: close other programs; -11 is a crash of the "
-        "library",
+        hint="a code of -9 or 137 is the kernel's, for want of memory: close other programs; -6 and -11 are a crash of "
+        "the library",
     )

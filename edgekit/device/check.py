@@ -22,6 +22,7 @@ from edgekit.device.evidence import CandidateEvidence, DeviceEvidence
 from edgekit.device.plan import DevicePlan, PlannedBuild
 from edgekit.device.work import engine_file, engine_folder, verify_folder
 from edgekit.engines.tensorrt.plan_file import PlanHeader, read_plan
+from edgekit.engines.tensorrt.running import RunOptions
 from edgekit.errors import BadInputError, IntegrityError, UnavailableError
 from edgekit.metrics.agreement import METRICS
 from edgekit.metrics.scores import ScoreTable
@@ -260,9 +261,12 @@ def _check_engine(
     header, _ = read_plan(folder / said.engine)
     graph = _graph_of(plan, build, header)
     told = evidence.device
+    planned = build.options.run
     for what, expected, found in (
         ("inspection", "the one in the engine's file", None if header.to_dict() == said.header else "another"),
         ("graph", f"SHA-256 {graph}", _other(header.graph_sha256, graph)),
+        ("how it runs", planned.in_words(), _other(header.run.in_words(), planned.in_words())),
+        ("how it was run", planned.in_words(), _other(_ran(said), planned.in_words())),
         ("DLA core", str(build.options.dla_core), _other(str(header.dla_core), str(build.options.dla_core))),
         ("TensorRT", told.tensorrt, _other(header.tensorrt, told.tensorrt)),
         # Where the device told its release to one of them alone, there is nothing to compare.
@@ -277,6 +281,13 @@ def _check_engine(
                 found=found,
                 hint=_AGAIN,
             )
+
+
+def _ran(said: CandidateEvidence) -> str:
+    """How the engine ran that was verified, as its runner told."""
+    details = said.runtime.get("details")
+    run = RunOptions.from_dict(details.get("run")) if isinstance(details, dict) else None
+    return "" if run is None else run.in_words()
 
 
 def _graph_of(plan: DevicePlan, build: PlannedBuild, header: PlanHeader) -> str:

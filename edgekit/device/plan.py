@@ -15,6 +15,7 @@ from edgekit.core.canonical import dump_canonical
 from edgekit.core.digests import digest_bytes
 from edgekit.core.strict import canonical_document, checked_keys, sha256_text
 from edgekit.engines.tensorrt.options import BuildOptions
+from edgekit.engines.tensorrt.running import RunOptions
 from edgekit.engines.tensorrt.status import NEVER_RUN
 from edgekit.errors import BadInputError, IntegrityError
 from edgekit.jetson.releases import numbers_of
@@ -75,7 +76,7 @@ class PlannedBuild:
     Attributes:
         graph: Bundle path of the explained graph.
         sha256: Digest of that file.
-        options: How it is built; folders and packages of the device are the device's own affair.
+        options: How it is built and run; folders and packages of the device are the device's own affair.
         trtexec: TensorRT version to the same build as a command line of NVIDIA's tool.
         typed: Bundle path of the graph with FP16 types, which is built in its place where networks are strongly typed;
             empty for none. Its digest is among the plan's inputs.
@@ -240,6 +241,10 @@ def _build_from_dict(raw: object, where: str) -> PlannedBuild:
     options["batches"] = tuple(options["batches"])
     if options["tactic_sources"] is not None:
         options["tactic_sources"] = tuple(options["tactic_sources"])
+    run = RunOptions.from_dict(options["run"])
+    if run is None:
+        raise IntegrityError("A device plan is malformed.", where=where, found=f"run {options['run']!r}")
+    options["run"] = run
     return PlannedBuild(
         graph=found["graph"],
         sha256=sha256_text(found["sha256"], where=where),

@@ -29,6 +29,8 @@ def check_images(images: npt.NDArray[np.float32], shape: tuple[int, ...]) -> Non
             "A batch does not fit the engine.",
             expected=f"float32 [N, {', '.join(map(str, shape))}]",
             found=f"{images.dtype} {list(images.shape)}",
+            hint="prepare images with edgekit.interface.preprocess and the bundle's model card; another size needs "
+            "another engine",
         )
 
 
@@ -46,6 +48,7 @@ def asked_classes(class_index: npt.NDArray[np.int32], count: int, columns: int |
             "class_index does not fit the batch.",
             expected="int32 " + " or ".join(str(list(shape)) for shape in shapes),
             found=f"{class_index.dtype} {list(class_index.shape)}",
+            hint=f"give one class an image, {OWN_CLASS} for the engine's own answer",
         )
     if columns is None or class_index.ndim == 2:
         return class_index
@@ -62,6 +65,7 @@ def check_classes(asked: npt.NDArray[np.int32], classes: int) -> None:
             "A map was asked for a class that the engine does not have.",
             expected=f"class indices below {classes}, or {OWN_CLASS} for the engine's own answer",
             found=str(int(asked[strange][0])),
+            hint="classes are counted from 0, in the order of the model card",
         )
 
 

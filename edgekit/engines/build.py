@@ -14,7 +14,7 @@ from edgekit.core.stages import Stage, StageRecord, run_stage
 from edgekit.engines.half_graph import half_graph_beside
 from edgekit.engines.protocol import Engine
 from edgekit.engines.registry import ENGINES
-from edgekit.engines.tuning import ConditionedEngine, TunableEngine, Tuning
+from edgekit.engines.tuning import ConditionedEngine, TunableEngine, Tuning, conditions_of, tuned_engine
 
 __all__ = ["ARTIFACT_NAME", "PLAN_ENGINES", "BuildEngineRequest", "artifact_name", "build_engine"]
 
@@ -61,12 +61,12 @@ def build_engine(request: BuildEngineRequest, destination: Path, observer: Obser
         BadInputError: The graph cannot be built for this engine.
         UnavailableError: The engine's runtime is not here.
     """
-    engine, told = _tuned(request)
+    engine = tuned_engine(request.engine, request.tuning)
     options: dict[str, JsonValue] = {
         "engine": request.engine,
         "candidate": request.candidate,
         "environment": environment_print(),
-        **told,
+        **_told(request),
     }
     stage = Stage(f"build-{request.candidate}", _VERSION, options, _files(request))
 
@@ -83,16 +83,15 @@ def build_engine(request: BuildEngineRequest, destination: Path, observer: Obser
     return run_stage(stage, destination, body, observer)
 
 
-def _tuned(request: BuildEngineRequest) -> tuple[Engine, dict[str, JsonValue]]:
-    """The engine as it is to build, and what its artifact depends on beside its graph."""
+def _told(request: BuildEngineRequest) -> dict[str, JsonValue]:
+    """What the artifact depends on beside its graph."""
     engine: Engine = ENGINES.load(request.engine)
     told: dict[str, JsonValue] = {}
     if isinstance(engine, ConditionedEngine):
-        told["conditions"] = dict(engine.conditions())
+        told["conditions"] = conditions_of(request.engine)
     if request.tuning is not None and isinstance(engine, TunableEngine):
         told["tuning"] = request.tuning.to_dict()
-        engine = engine.tuned(request.tuning)
-    return engine, told
+    return told
 
 
 def _files(request: BuildEngineRequest) -> dict[str, Path]:

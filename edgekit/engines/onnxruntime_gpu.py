@@ -20,10 +20,13 @@ from edgekit.engines.onnxruntime_placement import CPU_PROVIDER
 from edgekit.engines.protocol import Availability
 from edgekit.errors import EdgekitError, IntegrityError, UnavailableError
 
-__all__ = ["DEVICE", "GpuProvider", "gpu_availability", "gpu_failure", "open_gpu_session"]
+__all__ = ["DEVICE", "EXPECTED_HERE", "GpuProvider", "gpu_availability", "gpu_failure", "open_gpu_session"]
 
 DEVICE = 0
 """Number of the GPU; CUDA_VISIBLE_DEVICES says which that is."""
+
+EXPECTED_HERE = "onnxruntime-gpu alone, and an NVIDIA driver for the CUDA that it was built for"
+"""What these engines need of a machine, for messages."""
 
 _INSTALL_HINT = "pip install 'edgekit[gpu]'"
 # What CUDA's runtime says with its error 35.
@@ -128,7 +131,10 @@ def open_gpu_session(model: bytes, provider: GpuProvider, *, where: str, profile
     available = gpu_availability(provider.name)
     if not available.available:
         raise UnavailableError(
-            f"The engine {provider.engine!r} cannot run here.", found=available.reason, hint=available.hint
+            f"The engine {provider.engine!r} cannot run here.",
+            expected=EXPECTED_HERE,
+            found=available.reason,
+            hint=available.hint,
         )
     import onnxruntime as ort
 
@@ -164,7 +170,9 @@ def gpu_failure(engine: str, cause: Exception, *, where: str | None = None, open
     line = (str(cause).splitlines() or [type(cause).__name__])[0]
     if _OLD_DRIVER in line:
         problem, hint = _too_old(cuda_of_driver(), _cuda_of_onnxruntime())
-        return UnavailableError(f"The engine {engine!r} cannot run here.", found=problem, hint=hint, where=where)
+        return UnavailableError(
+            f"The engine {engine!r} cannot run here.", where=where, expected=EXPECTED_HERE, found=problem, hint=hint
+        )
     if _NO_TENSORRT in line:
         return UnavailableError(
             f"ONNX Runtime opened the engine {engine!r} without its TensorRT provider.",

@@ -16,7 +16,7 @@ from edgekit.core.canonical import JsonValue
 from edgekit.core.files import read_bytes, write_bytes
 from edgekit.core.progress import NULL_OBSERVER, Observer
 from edgekit.engines.onnx_artifact import ENGINE_NODE, opened_info, read_graph, refusing_graphs
-from edgekit.engines.onnxruntime_gpu import DEVICE, GpuProvider, gpu_availability, open_gpu_session
+from edgekit.engines.onnxruntime_gpu import DEVICE, EXPECTED_HERE, GpuProvider, gpu_availability, open_gpu_session
 from edgekit.engines.onnxruntime_gpu_status import NEVER_RUN_ON_GPU
 from edgekit.engines.onnxruntime_placement import check_placement
 from edgekit.engines.onnxruntime_session import SessionSettings, open_session
@@ -113,7 +113,10 @@ class OrtTensorRtEngine:
         available = self.availability()
         if not available.available:
             raise UnavailableError(
-                f"The engine {self.name!r} cannot run here.", found=available.reason, hint=available.hint
+                f"The engine {self.name!r} cannot run here.",
+                expected=EXPECTED_HERE,
+                found=available.reason,
+                hint=available.hint,
             )
 
     def _built(self, model: bytes, asked: Mapping[str, str], *, where: str) -> bytes:

@@ -13,9 +13,10 @@ from typing import Any, Protocol, runtime_checkable
 
 from edgekit.core.canonical import JsonValue
 from edgekit.engines.protocol import Engine
+from edgekit.engines.registry import ENGINES
 from edgekit.engines.tensorrt.settings import TensorRtSettings
 
-__all__ = ["ConditionedEngine", "RangesBeside", "TunableEngine", "Tuning"]
+__all__ = ["ConditionedEngine", "RangesBeside", "TunableEngine", "Tuning", "conditions_of", "tuned_engine"]
 
 
 @dataclass(frozen=True)
@@ -69,3 +70,17 @@ class ConditionedEngine(Protocol):
 
     def conditions(self) -> Mapping[str, JsonValue]:
         """What of this machine an artifact depends on: GPU, driver, release, power mode. Raises nothing."""
+
+
+def tuned_engine(name: str, tuning: Tuning | None) -> Engine:
+    """The engine of that name; where it listens and there is something to say, as it is told."""
+    engine: Engine = ENGINES.load(name)
+    if tuning is None or not isinstance(engine, TunableEngine):
+        return engine
+    return engine.tuned(tuning)
+
+
+def conditions_of(name: str) -> dict[str, JsonValue]:
+    """What of this machine an engine's artifact depends on; nothing where it runs anywhere."""
+    engine: Engine = ENGINES.load(name)
+    return dict(engine.conditions()) if isinstance(engine, ConditionedEngine) else {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgekit.attribution.spec import MapSpec
@@ -15,6 +15,7 @@ from edgekit.calibrate.stage import CalibrateRequest, calibrate
 from edgekit.core.canonical import read_json
 from edgekit.core.progress import NULL_OBSERVER, Observer
 from edgekit.core.stages import StageRecord
+from edgekit.engines.tensorrt.settings import TensorRtSettings
 from edgekit.errors import IntegrityError, UnavailableError
 from edgekit.images.imageset import ImageItem, read_unlabelled
 from edgekit.images.views import ImageView
@@ -44,6 +45,7 @@ class FolderCalibration:
         seed: Of the choice of images.
         max_corrupt_share: Share of unreadable files that is tolerated.
         tolerance: What has to be kept; None quantises everything that can be.
+        tensorrt: How TensorRT builds and runs the candidates that are measured under a tolerance.
         root: Folder with the images of a calibration set; None for the folder that the set's file lies in.
     """
 
@@ -54,6 +56,7 @@ class FolderCalibration:
     seed: int
     max_corrupt_share: float
     tolerance: Tolerance | None = None
+    tensorrt: TensorRtSettings = field(default_factory=TensorRtSettings)
     root: Path | None = None
 
     @property
@@ -116,6 +119,7 @@ def _within(
         input=card.input,
         engine=judging_engine(wanted.target),
         options=tolerance.options,
+        tensorrt=wanted.tensorrt,
         costs=tolerance.costs,
     )
     return find_budget(request, destination, observer)

@@ -226,7 +226,7 @@ def _contents(
                 "candidates": {name: dict(told) for name, told in rehearsal.items()},
             }
         ),
-        layout.DEVICE_INSTALLER: installer_script(),
+        layout.DEVICE_INSTALLER: installer_script(request.recipe.tensorrt.run.cuda_package),
         **documents,
         **planned.contents,
         **_golden_files(folders.golden),

@@ -36,5 +36,5 @@ def check_tensorrt(recipe: Recipe, target: Target) -> None:
             where=target.title,
             expected="calibrate.adjust false",
             found=f"calibrate.method {recipe.calibrate.method}, and TensorRT {', '.join(support.by_cache)}",
-            hint="set calibrate.adjust to false, or leave tensorrt.dla_core away",
+            hint="set calibrate.adjust to false, or leave tensorrt.dla_core (--dla) away",
         )

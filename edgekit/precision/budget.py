@@ -48,6 +48,7 @@ class Prepared:
         fmt: Number format.
         table: The table with nothing lifted.
         operations: All that can be lifted.
+        float_precisions: What operations outside INT8 may compute in.
         costs: The cost table, checked against the graph, or None.
     """
 
@@ -55,12 +56,8 @@ class Prepared:
     fmt: NumberFormat
     table: ScaleTable
     operations: tuple[Operation, ...]
+    float_precisions: tuple[str, ...]
     costs: CostTable | None
-
-    @property
-    def float_precisions(self) -> tuple[str, ...]:
-        """What operations outside INT8 may compute in: TensorRT's builder chooses, processors have FP32."""
-        return ("fp16", "fp32") if self.fmt.placement == "tensorrt" else ("fp32",)
 
 
 @dataclass(frozen=True)
@@ -103,7 +100,9 @@ def prepare(request: BudgetRequest, workplace: Path, observer: Observer = NULL_O
     names = {graph.nodes[index].name for index in graph.forward}
     placement = place(adjusted, fmt, request.calibration.exclude)
     operations = quantised_operations(adjusted, placement, names, joins=fmt.placement != "tensorrt")
-    prepared = Prepared(graph, fmt, table, operations, costs)
+    # TensorRT's builder chooses, unless the recipe does; processors have FP32.
+    half = fmt.placement == "tensorrt" and request.tensorrt.float_type != "fp32"
+    prepared = Prepared(graph, fmt, table, operations, ("fp16", "fp32") if half else ("fp32",), costs)
     if costs is not None:
         every = {node.name for node in graph.nodes}
         lifted = [item.name for item in operations]
@@ -131,6 +130,7 @@ def budget_of(
         golden=golden,
         policy=request.policy,
         engine=request.engine.name,
+        tensorrt=request.tensorrt,
     )
     laboratory = Laboratory(subject, workplace / "candidates", observer)
     fp32, int8 = laboratory.measure(laboratory.everything), laboratory.measure(frozenset())
@@ -228,6 +228,8 @@ def _notes(
         notes.append(f"judged by the engine {request.engine.name!r}, not the target's: {request.engine.told}")
     if "fp16" in prepared.float_precisions:
         notes.append("what is lifted is float: FP16/FP32 left to the builder; not run on TensorRT")
+    elif prepared.fmt.placement == "tensorrt":
+        notes.append("what is lifted is FP32, as tensorrt.float_type says; not run on TensorRT")
     else:
         notes.append("what is lifted is FP32: there is no FP16 on this target")
     if not prepared.fmt.stored_weights:

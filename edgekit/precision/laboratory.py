@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edgekit.bundle.golden import GoldenSet
@@ -22,7 +22,8 @@ from edgekit.core.files import atomic_directory, write_bytes
 from edgekit.core.progress import NULL_OBSERVER, Observer
 from edgekit.engines.half_graph import half_graph_beside
 from edgekit.engines.protocol import EngineOptions
-from edgekit.engines.registry import ENGINES
+from edgekit.engines.tensorrt.settings import TensorRtSettings
+from edgekit.engines.tuning import RangesBeside, Tuning, tuned_engine
 from edgekit.errors import EdgekitError
 from edgekit.interface.preprocess import preprocess
 from edgekit.policy.policy import Policy
@@ -52,6 +53,7 @@ class Subject:
         golden: Images and the teacher's answers.
         policy: What is demanded.
         engine: Registry name of the engine that answers.
+        tensorrt: How it builds and runs, where it is TensorRT.
     """
 
     path: Path
@@ -62,6 +64,7 @@ class Subject:
     golden: GoldenSet
     policy: Policy
     engine: str
+    tensorrt: TensorRtSettings = field(default_factory=TensorRtSettings)
 
 
 class Laboratory:
@@ -161,7 +164,7 @@ class Laboratory:
     def _judged(
         self, folder: Path, lifted: tuple[str, ...], int8: tuple[str, ...], *, is_fp32: bool, recalibrated: bool
     ) -> Candidate:
-        golden, engine = self._subject.golden, ENGINES.load(self._subject.engine)
+        golden, engine = self._subject.golden, tuned_engine(self._subject.engine, self._tuning(folder, is_fp32=is_fp32))
         artifact = folder / ARTIFACT_NAME
         engine.build(folder / MODEL_NAME, artifact)
         with engine.open(artifact, EngineOptions()) as runner:
@@ -182,6 +185,14 @@ class Laboratory:
             recalibrated=recalibrated,
             model=digest_file(folder / MODEL_NAME),
         )
+
+    def _tuning(self, folder: Path, *, is_fp32: bool) -> Tuning:
+        """What is measured is built as the recipe builds what ships."""
+        subject = self._subject
+        if is_fp32:
+            return Tuning("fp32", subject.tensorrt)
+        ranges = RangesBeside(subject.path, folder / SCALES_NAME) if subject.tensorrt.on_dla else None
+        return Tuning("int8", subject.tensorrt, ranges)
 
 
 def _recalled(folder: Path) -> Candidate | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from edgekit.calibrate.images import CalibrationImages
 from edgekit.calibrate.options import CalibrateOptions
+from edgekit.engines.tensorrt.settings import TensorRtSettings
 from edgekit.interface.card import InputSpec
 from edgekit.policy.policy import Policy
 from edgekit.precision.options import BudgetOptions
@@ -45,6 +46,7 @@ class BudgetRequest:
         input: How images become the network's input.
         engine: Who answers.
         options: How it is done.
+        tensorrt: How TensorRT builds and runs candidates, as it will what ships.
         costs: A cost table's file, for engines that do not run here.
     """
 
@@ -57,4 +59,5 @@ class BudgetRequest:
     input: InputSpec
     engine: EngineHere
     options: BudgetOptions = field(default_factory=BudgetOptions)
+    tensorrt: TensorRtSettings = field(default_factory=TensorRtSettings)
     costs: Path | None = None

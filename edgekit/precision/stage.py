@@ -16,6 +16,7 @@ from edgekit.core.files import write_bytes
 from edgekit.core.progress import NULL_OBSERVER, Observer
 from edgekit.core.stages import Stage, StageRecord, run_stage, stage_key
 from edgekit.core.workplace import kept_workplace
+from edgekit.engines.tuning import Tuning, conditions_of
 from edgekit.precision.budget import FULL_NAME, Budget, Prepared, budget_of, prepare
 from edgekit.precision.document import PRECISION_NAME, budget_document, candidate_rows, plotted
 from edgekit.precision.laboratory import Laboratory
@@ -25,7 +26,8 @@ from edgekit.report.pareto import PARETO_PNG, PARETO_SVG, draw_png, draw_svg
 __all__ = ["CANDIDATES_NAME", "find_budget"]
 
 CANDIDATES_NAME = "candidates"
-_VERSION = 2
+# 3: candidates are built as the recipe says.
+_VERSION = 3
 
 
 def find_budget(request: BudgetRequest, destination: Path, observer: Observer = NULL_OBSERVER) -> StageRecord:
@@ -75,6 +77,9 @@ def _stage(request: BudgetRequest) -> Stage:
         "policy": request.policy.to_dict(),
         "engine": dict(vars(request.engine)),
         "budget": asdict(request.options),
+        # Candidates are engines: of another power mode or other options they are others.
+        "conditions": conditions_of(request.engine.name),
+        "tensorrt": Tuning("int8", request.tensorrt).to_dict()["tensorrt"],
         "environment": environment_print(),
     }
     digests = {

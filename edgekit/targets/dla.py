@@ -42,7 +42,7 @@ def require_dla(target: Target, core: int) -> DlaSupport:
     modules = target.modules
     for module in modules or (target,):
         if not modules or module.jetson is None:
-            raise _refusal(target, core, "no Jetson, and so no DLA", "leave tensorrt.dla_core away")
+            raise _refusal(target, core, "no Jetson, and so no DLA", "leave tensorrt.dla_core (--dla) away")
         cores = module.jetson.dla_cores
         if core >= cores:
             told = next((item for item in problems_of(module) if item.rule == "dla-none"), None)
@@ -54,7 +54,7 @@ def require_dla(target: Target, core: int) -> DlaSupport:
                 target,
                 core,
                 f"{module.name} with {cores} core{'' if cores == 1 else 's'}",
-                f"{others}leave tensorrt.dla_core away" + (f" (known from: {told.source})" if told else ""),
+                f"{others}leave tensorrt.dla_core (--dla) away" + (f" (known from: {told.source})" if told else ""),
             )
     found: dict[str, bool] = {}
     against: list[Problem] = []
@@ -70,7 +70,7 @@ def require_dla(target: Target, core: int) -> DlaSupport:
             target,
             core,
             against[0].what if against else "no TensorRT that is known",
-            against[0].remedy if against else "leave tensorrt.dla_core away",
+            against[0].remedy if against else "leave tensorrt.dla_core (--dla) away",
         )
     return DlaSupport(versions, tuple(version for version in versions if found[version]))
 

@@ -23,13 +23,15 @@ class VerifyOptions:
 
 @dataclass(frozen=True)
 class SelectOptions:
-    """When INT8 is worth shipping; otherwise the student's FP32 engine ships, and the report says why.
+    """When INT8 or FP16 is worth shipping; where neither is, the student's FP32 engine ships, and the report says why.
+
+    Each is held against FP32 on the same engine. Where both are worth it, the faster of the two is taken.
 
     Attributes:
-        max_accuracy_drop: Largest accepted loss of INT8 against the same student in FP32, as a share of the golden
-            set's labelled samples (of agreement with the teacher where nothing is labelled), 0 to 1.
-        max_latency_ratio: Largest accepted median latency of INT8 over that of FP32, batch 1, above 0. At 1 a slower
-            INT8 does not ship.
+        max_accuracy_drop: Largest accepted loss of INT8 or FP16 against the same student in FP32, as a share of the
+            golden set's labelled samples (of agreement with the teacher where nothing is labelled), 0 to 1.
+        max_latency_ratio: Largest accepted median latency of INT8 or FP16 over that of FP32, batch 1, above 0. At 1
+            what is slower does not ship.
         latency_runs: Timed runs of each engine, after as many again for warming up, at least 5.
     """
 

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fake_tensorrt.api import load_dump
+from fake_tensorrt.api import VERSIONS, load_dump
 from fake_tensorrt.signatures import parse_signature
 
 from edgekit.core.progress import NullObserver
@@ -95,14 +95,25 @@ def _signatures(name: str, text: str) -> list[tuple[tuple[str, bool], ...]]:
 
 
 def names(tensorrt: TensorRt, version: str) -> Any:
-    """Which of the names that our code asks for by `has` are here, and what follows from version and names."""
+    """Which of the names that our code writes down are here, and what follows from version and names.
+
+    Asked for by `has`, at once or out of a table: whatever is spelt as a class of the dump and its member.
+    """
     sources = Path(__file__).resolve().parents[2] / "edgekit" / "engines" / "tensorrt"
     asked = {
-        name for path in sources.glob("*.py") for name in re.findall(r'\.has\(\s*"([\w.]+)"', path.read_text("utf-8"))
+        name
+        for path in sources.glob("*.py")
+        for name in re.findall(r'"([A-Z]\w+\.\w+|[A-Z]\w+)"', path.read_text("utf-8"))
+        if name.partition(".")[0] in _classes()
     }
     rules = ("always_strong", "may_be_strong", "may_calibrate", "dla_by_cache", "dla_by_graph")
     answers: dict[str, Any] = {name: tensorrt.has(name) for name in sorted(asked)}
     return answers | {rule: getattr(tensorrt, rule) for rule in rules} | {"problem": tensorrt_problem()}
+
+
+def _classes() -> set[str]:
+    """Classes and enums of any version."""
+    return {name for version in VERSIONS for name in load_dump(version)["classes"]}
 
 
 def interfaces(tensorrt: TensorRt, version: str) -> Any:

@@ -291,6 +291,11 @@ class TestScripts:
         last = told.splitlines()[-1]
         assert last == f"venv python: -m edgekit device build {place.parent} --output {tmp_path / 'out'}"
 
+    def test_the_installer_installs_the_package_that_the_recipe_names(self) -> None:
+        assert b"cuda=${EDGEKIT_CUDA-pycuda}" in installer_script()
+        assert b"cuda=${EDGEKIT_CUDA-cuda-python}" in installer_script("cuda-python")
+        assert b"@" not in installer_script("cuda-python").replace(b'"$@"', b"")
+
     def test_the_installer_says_what_is_missing(self, tmp_path: Path) -> None:
         place = tmp_path / "bundle" / "device"
         place.mkdir(parents=True)

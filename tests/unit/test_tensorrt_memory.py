@@ -220,7 +220,7 @@ def test_a_driver_library_that_is_missing_is_told_as_that() -> None:
         ("Failed to dlopen libcuda.so.1", "JetPack"),
         ("cudaErrorLaunchFailure (719): unspecified launch failure", "start again"),
         ("No module named 'pycuda'", "pip install"),
-        ("cuInit failed: the driver does not start", "check that it is loaded"),
+        ("cuInit failed: the driver does not start", "check that the driver is loaded"),
         ("something new", "edgekit doctor"),
     ],
 )

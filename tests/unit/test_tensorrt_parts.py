@@ -40,7 +40,7 @@ def test_a_plan_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 
 RAW = dump_canonical(HEADER.to_dict())
-BEFORE = b"edgekit.tensorrt-plan/1\n" + len(RAW).to_bytes(8, "big")
+BEFORE = b"edgekit.tensorrt-plan/2\n" + len(RAW).to_bytes(8, "big")
 # A header that says something else and is one all the same is what the bundle's digest is for.
 PLACES = (*range(len(BEFORE)), *range(len(BEFORE + RAW), len(BEFORE + RAW + PLAN)))
 
@@ -70,7 +70,7 @@ def test_no_byte_of_a_plan_file_may_change(place: int, change: int) -> None:
 )
 def test_a_malformed_header_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
     raw = dump_canonical({**HEADER.to_dict(), **changes})
-    (tmp_path / "a.plan").write_bytes(b"edgekit.tensorrt-plan/1\n" + len(raw).to_bytes(8, "big") + raw + PLAN)
+    (tmp_path / "a.plan").write_bytes(b"edgekit.tensorrt-plan/2\n" + len(raw).to_bytes(8, "big") + raw + PLAN)
     with pytest.raises(IntegrityError):
         read_plan(tmp_path / "a.plan")
 

@@ -24,10 +24,13 @@ from tensorrt_stand_ins import GRAPH, PAIRS, images, own_classes, quantised_grap
 from edgekit.core.digests import digest_bytes
 from edgekit.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgekit.engines.protocol import EngineOptions
+from edgekit.engines.registry import ENGINES
 from edgekit.engines.tensorrt.build import build_plan
+from edgekit.engines.tensorrt.graph_recording import GraphRecording
 from edgekit.engines.tensorrt.options import BuildOptions
 from edgekit.engines.tensorrt.plan_file import PlanHeader, read_plan, write_plan
-from edgekit.engines.tensorrt.run import RunOptions, open_plan
+from edgekit.engines.tensorrt.run import open_plan
+from edgekit.engines.tensorrt.running import RunOptions
 from edgekit.engines.tensorrt.status import NEVER_RUN
 from edgekit.errors import BadInputError, EdgekitError, IntegrityError, UnavailableError
 
@@ -83,14 +86,18 @@ def test_any_number_of_images_goes_through_any_profile(
 
 def test_a_repeated_batch_is_recorded_once_and_answers_the_same(graphs_machine: FakeMachine, tmp_path: Path) -> None:
     given = images(6)
-    with open_plan(built(tmp_path)) as runner, open_plan(tmp_path / "engine.plan", RunOptions(graphs=False)) as plain:
+    with (
+        open_plan(built(tmp_path)) as runner,
+        open_plan(tmp_path / "engine.plan", RunOptions(cuda_graph=False)) as plain,
+    ):
         states = []
         for batch in (given[:2], given[2:4], given[4:], given, given, given[:2]):
             recorded, straight = (each.run(batch, own_classes(len(batch))) for each in (runner, plain))
             np.testing.assert_array_equal(recorded.logits, straight.logits)
             np.testing.assert_array_equal(recorded.attribution, straight.attribution)
-            states.append(runner.info.details["cuda_graph"])
-        assert plain.info.details["cuda_graph"] == "off"
+            states.append(runner.info.details["cuda_graph"]["state"])
+        assert runner.info.details["cuda_graph"] == {"state": "not recorded yet", "runs": 6, "launched": 3}
+        assert plain.info.details["cuda_graph"] == {"state": "off", "runs": 6, "launched": 0}
     # The second run of a size records; another size drops the recording, which holds the old one's shapes.
     waiting, done = "not recorded yet", "recorded"
     assert states == [waiting, done, done, waiting, done, waiting]
@@ -108,7 +115,7 @@ def test_what_cannot_be_recorded_is_told_and_runs_all_the_same(
 
         monkeypatch.setattr(memory, "capture", refused)
         again = runner.run(images(2), own_classes(2))
-        state = runner.info.details["cuda_graph"]
+        state = runner.info.details["cuda_graph"]["state"]
         third = runner.run(images(2), own_classes(2))
     assert "not permitted" in state
     for output in (again, third):
@@ -120,7 +127,7 @@ def test_shared_memory_is_used_without_copies(machine: FakeMachine, tmp_path: Pa
     with open_plan(path) as copying, open_plan(path, RunOptions(zero_copy=True)) as sharing:
         copied, shared = (each.run(images(3), own_classes(3)) for each in (copying, sharing))
         times, shared_times = copying.gpu_times, sharing.gpu_times
-        assert sharing.info.details["zero_copy"] is True
+        assert sharing.info.details["run"]["zero_copy"] is True
     np.testing.assert_array_equal(shared.attribution, copied.attribution)
     assert times is not None
     assert shared_times is not None
@@ -133,7 +140,50 @@ def test_a_discrete_gpu_shares_no_memory(tmp_path: Path, monkeypatch: pytest.Mon
         path = built(tmp_path)
         with pytest.raises(BadInputError) as raised:
             open_plan(path, RunOptions(zero_copy=True))
+        with pytest.raises(BadInputError, match="own"):
+            # Before the minutes that a build takes.
+            built(tmp_path, BuildOptions(run=RunOptions(zero_copy=True)))
     assert "zero_copy" in str(raised.value.hint)
+
+
+@pytest.mark.parametrize(
+    "run",
+    [RunOptions(), RunOptions(cuda_graph=False), RunOptions(zero_copy=True), RunOptions(True, False)],
+    ids=lambda each: each.in_words(),
+)
+def test_a_plan_runs_as_it_was_built_to(machine: FakeMachine, tmp_path: Path, run: RunOptions) -> None:
+    path = built(tmp_path, BuildOptions(run=run))
+    assert read_plan(path)[0].run == run
+    # As verification, benchmark, explanation and device open it: by the registry, with nothing of the recipe.
+    with ENGINES.load("tensorrt").open(path, EngineOptions()) as runner:
+        for _ in range(3):
+            runner.run(images(2), own_classes(2))
+        details = runner.info.details
+        times = runner.gpu_times  # type: ignore[attr-defined]
+    assert details["run"] == run.to_dict()
+    assert details["plan"]["run"] == run.to_dict()
+    assert details["cuda_graph"]["runs"] == 3
+    records = run.cuda_graph and details["cuda_graph"]["state"] == "recorded"
+    assert details["cuda_graph"]["launched"] == (2 if records else 0)
+    assert (times.copy_in_ms == 0) is run.zero_copy
+
+
+def test_no_graph_is_recorded_of_work_on_the_dla() -> None:
+    recording = GraphRecording.of(RunOptions(), captures=True, dla_core=0)
+    assert "DLA" in recording.state
+    assert GraphRecording.of(RunOptions(), captures=True, dla_core=None).state == "not recorded yet"
+
+
+def test_the_named_package_builds_and_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    named = BuildOptions(run=RunOptions(cuda_package="pycuda"))
+    with stand_in("10.3.0", "pycuda", monkeypatch), open_plan(built(tmp_path, named)) as runner:
+        assert runner.info.details["memory"].startswith("pycuda")
+    with stand_in("10.3.0", "cuda-python-12.6", monkeypatch):
+        for use in (lambda: built(tmp_path / "x", named), lambda: open_plan(tmp_path / "engine.plan")):
+            with pytest.raises(UnavailableError) as raised:
+                use()
+            assert "pycuda" in f"{raised.value.message} {raised.value.found}"
+            assert raised.value.hint
 
 
 def test_another_thread_may_run_it(machine: FakeMachine, tmp_path: Path) -> None:
@@ -219,7 +269,8 @@ def test_a_plan_of_several_profiles_runs_each_batch_in_one_that_takes_it(machine
             np.testing.assert_allclose(found.logits, wanted.logits[:count], atol=1e-6)
             np.testing.assert_allclose(found.attribution, wanted.attribution[:count], atol=1e-6)
         runner.run(given[:3], own_classes(3))
-        assert runner.info.details["cuda_graph"] in ("off", "recorded")
+        state = runner.info.details["cuda_graph"]["state"]
+        assert state == "recorded" or state.startswith("off: this CUDA package")
 
 
 @pytest.mark.parametrize("fault", ["device", "version", "foreign", "cut"])

@@ -26,6 +26,7 @@ from edgekit.engines.build import BuildEngineRequest, build_engine
 from edgekit.engines.tensorrt.limited_build import build_within_limit
 from edgekit.engines.tensorrt.options import USUAL_BATCHES, BuildOptions
 from edgekit.engines.tensorrt.plan_file import read_plan
+from edgekit.engines.tensorrt.running import RunOptions
 from edgekit.engines.tensorrt.settings import TensorRtSettings
 from edgekit.engines.tuning import ConditionedEngine, TunableEngine, Tuning
 from edgekit.errors import BadInputError, EdgekitError, ExitCode, UnavailableError
@@ -56,6 +57,7 @@ OTHER: dict[str, Any] = {
     "dla_sram": 1 << 16,
     "dla_local_dram": 1 << 28,
     "dla_global_dram": 1 << 27,
+    "run": {"cuda_graph": False},
 }
 ON_DLA = {"dla_core": 0}
 
@@ -95,6 +97,15 @@ def test_defaults_are_those_of_a_build_with_a_limit() -> None:
     assert TensorRtSettings().build_options("fp16") == replace(expected, float_type="fp16")
 
 
+def test_what_was_said_otherwise_is_told_by_its_key() -> None:
+    assert TensorRtSettings().changed() == {}
+    said = settings(dla_core=0, batches=[2, 2, 2], run={"zero_copy": True})
+    assert said.changed() == {"dla_core": 0, "batches": (2, 2, 2), "run.zero_copy": True}
+    assert overridden(Recipe(), [f"tensorrt.{key}={json.dumps(value)}" for key, value in said.changed().items()]) == (
+        Recipe(tensorrt=said)
+    )
+
+
 def test_the_dla_runs_one_batch_and_no_fp32() -> None:
     asked = settings(dla_core=1, dla_sram=1 << 16)
     assert asked.build_options("int8").batches == (1, 1, 1)
@@ -118,6 +129,9 @@ def test_the_dla_runs_one_batch_and_no_fp32() -> None:
         ({"dla_sram": 1 << 16}, "tensorrt.dla_sram"),
         ({"dla_core": 0, "dla_sram": 5000}, "tensorrt.dla_sram"),
         ({"dla_core": 0, "batches": [1, 1, 2]}, "tensorrt.batches"),
+        ({"run": {"cuda_package": "torch"}}, "tensorrt.run.cuda_package"),
+        ({"run": {"zero_copy": 1}}, "tensorrt.run.zero_copy"),
+        ({"run": {"graphs": True}}, "tensorrt.run.graphs"),
         ({"dla_cores": 0}, "tensorrt.dla_cores"),
         ({"dla_core": "0"}, "tensorrt.dla_core"),
     ],
@@ -137,11 +151,13 @@ class TestOverrides:
                 "tensorrt.dla_core=0",
                 "tensorrt.batches=[2, 2, 2]",
                 "tensorrt.tf32= true",
+                "tensorrt.run.zero_copy=true",
                 "select.latency_runs=7",
             ],
         )
         assert (found.tensorrt.dla_core, found.tensorrt.batches, found.tensorrt.tf32) == (0, (2, 2, 2), True)
         assert found.select.latency_runs == 7
+        assert found.tensorrt.run == RunOptions(zero_copy=True)
         assert overridden(Recipe(), ["tensorrt.dla_core=1", "tensorrt.dla_core=null"]) == Recipe()
         assert recipe_from_dict(recipe_to_dict(found), where="again") == found
 
@@ -238,6 +254,7 @@ class TestLimit:
             tactic_sources=("CUBLAS",),
             timing_cache=tmp_path / "times",
             aux_streams=1,
+            run=RunOptions(zero_copy=True, cuda_graph=False),
         )
         header = build_within_limit(GRAPH, tmp_path / "x.plan", options)
         assert header.build["options"] == options.to_dict()

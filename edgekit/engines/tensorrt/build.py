@@ -105,7 +105,7 @@ def build_plan(graph: Path, artifact: Path, options: BuildOptions, observer: Obs
     tensorrt = load_tensorrt()
     source = typed_source(tensorrt, named, options)
     precision = choose_precision(tensorrt, source.outline, options, source.where)
-    memory = open_memory(options.memory, options.device)
+    memory = open_memory(options.memory or options.run.cuda_package, options.device)
     with closed_after_objects(memory, keep=False), memory.active():
         header, plan = _DeviceBuild(tensorrt, memory, source, options).run(precision, observer)
     write_plan(artifact, header, plan)
@@ -181,6 +181,7 @@ class _DeviceBuild:
         except TypeError as cause:  # what the bindings raise when the library answers with nothing
             raise UnavailableError(
                 "TensorRT could not make a builder.",
+                expected=f"a builder of TensorRT {self._tensorrt.text} on {self._memory.facts.name}",
                 found=self._messages.summary(str(cause)),
                 hint="run 'edgekit doctor'; most often the NVIDIA driver is missing or too old",
             ) from cause
@@ -227,6 +228,7 @@ class _DeviceBuild:
             dla_core=options.dla_core,
             version_compatible=options.version_compatible,
             hardware_compatible=options.hardware_compatible,
+            run=options.run,
         )
 
     def _inspected(self, header: PlanHeader, plan: bytes) -> EngineLayers:

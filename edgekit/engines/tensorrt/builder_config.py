@@ -12,6 +12,7 @@ from edgekit.engines.tensorrt.memory_pools import MemoryPools
 from edgekit.engines.tensorrt.network import NetworkShapes
 from edgekit.engines.tensorrt.options import BuildOptions
 from edgekit.engines.tensorrt.precision import Precision
+from edgekit.engines.tensorrt.running import check_sharing
 from edgekit.errors import BadInputError, UnavailableError
 
 __all__ = ["BuildChoices", "check_options", "configure", "profile_batches"]
@@ -68,9 +69,10 @@ def check_options(tensorrt: TensorRt, builder: Any, device: DeviceFacts, options
     """Refuse what this version or device cannot do, before the minutes that a build takes.
 
     Raises:
-        BadInputError: There is no such tactic source or DLA core.
+        BadInputError: There is no such tactic source or DLA core, or the plan is to run on memory that is not shared.
         UnavailableError: The version lacks it, or the device does.
     """
+    check_sharing(options.run, device, "tensorrt.run")
     needed = (
         (options.version_compatible, "BuilderFlag.VERSION_COMPATIBLE", "plans that fit later versions"),
         (options.optimisation_level is not None, "IBuilderConfig.builder_optimization_level", "optimisation levels"),

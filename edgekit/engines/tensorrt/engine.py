@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,7 +18,7 @@ from edgekit.engines.tensorrt.limited_build import build_within_limit
 from edgekit.engines.tensorrt.machine import machine_facts
 from edgekit.engines.tensorrt.options import BuildOptions
 from edgekit.engines.tensorrt.probe import DeviceProbe, probe_device
-from edgekit.engines.tensorrt.run import RunOptions, open_plan
+from edgekit.engines.tensorrt.run import open_plan
 from edgekit.engines.tensorrt.status import NEVER_RUN
 from edgekit.engines.tensorrt.timing_cache import cache_folder
 from edgekit.engines.tuning import RangesBeside, Tuning
@@ -35,13 +35,11 @@ class TensorRtEngine:
     Attributes:
         name: Registry name.
         build_options: How plans are built; timing caches are kept for the user unless they say otherwise.
-        run_options: How plans run.
         ranges: What is built in place of a Q/DQ graph where the DLA takes no Q/DQ; None for nothing.
     """
 
     name: str = "tensorrt"
     build_options: BuildOptions | None = None
-    run_options: RunOptions = field(default_factory=RunOptions)
     ranges: RangesBeside | None = None
 
     def availability(self) -> Availability:
@@ -86,9 +84,9 @@ class TensorRtEngine:
         return {"tensorrt": found.tensorrt, "gpu": gpu, "machine": machine_facts().to_dict()}
 
     def open(self, artifact: Path, options: EngineOptions) -> Runner:
-        """Open a plan. Threads of the host make no difference to it."""
+        """Open a plan, which runs as its header says. Threads of the host make no difference to it."""
         del options
-        return open_plan(artifact, self.run_options)
+        return open_plan(artifact)
 
 
 def _is_installed() -> bool:

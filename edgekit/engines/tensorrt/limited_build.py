@@ -18,6 +18,7 @@ from edgekit.core.telling import tell_work
 from edgekit.engines.tensorrt.build import build_plan
 from edgekit.engines.tensorrt.options import BuildOptions
 from edgekit.engines.tensorrt.plan_file import PlanHeader, read_plan
+from edgekit.engines.tensorrt.running import RunOptions
 
 __all__ = ["build_within_limit", "main", "worker_command"]
 
@@ -65,6 +66,7 @@ def main(arguments: Sequence[str]) -> int:
         raw[key] = None if raw[key] is None else Path(raw[key])
     for key in _TUPLES:
         raw[key] = None if raw[key] is None else tuple(raw[key])
+    raw["run"] = RunOptions(**raw["run"])
     options = replace(BuildOptions(), **raw)
     return tell_work(lambda observer: _work(Path(arguments[0]), Path(arguments[1]), options, observer))
 

@@ -83,19 +83,25 @@ def build_failure(messages: Messages, where: str) -> EdgekitError:
     found = messages.summary("no reason was logged")
     if _NO_DRIVER.search(found):
         return UnavailableError(
-            "TensorRT cannot use the GPU.", found=found, hint="update the NVIDIA driver; on a Jetson: JetPack"
+            "TensorRT cannot use the GPU.",
+            where=where,
+            expected="an NVIDIA driver that is loaded, and new enough for this TensorRT",
+            found=found,
+            hint="update the driver; on a Jetson: JetPack",
         )
     if _MEMORY.search(found):
         return UnavailableError(
             "TensorRT ran out of memory while it built the engine.",
             where=where,
+            expected="free device memory for the kernels that are tried",
             found=found,
-            hint="close other programs (on a Jetson the desktop, too), build with a smaller batch, or lower the "
-            "workspace",
+            hint="close other programs (on a Jetson the desktop, too), build with a smaller batch (tensorrt.batches), "
+            "or lower tensorrt.workspace",
         )
     return BadInputError(
         "TensorRT could not build an engine from this graph.",
         where=where,
+        expected="a kernel for every layer on this device",
         found=found,
         hint="run the same graph with trtexec --verbose to see which layer it gives up at",
     )
@@ -106,7 +112,11 @@ def plan_failure(messages: Messages, where: str, here: str) -> EdgekitError:
     found = messages.summary("no reason was logged")
     if _NO_DRIVER.search(found):
         return UnavailableError(
-            "TensorRT cannot use the GPU.", found=found, hint="update the NVIDIA driver; on a Jetson: JetPack"
+            "TensorRT cannot use the GPU.",
+            where=where,
+            expected="an NVIDIA driver that is loaded, and new enough for this TensorRT",
+            found=found,
+            hint="update the driver; on a Jetson: JetPack",
         )
     if _OTHER_VERSION.search(found) or _OTHER_DEVICE.search(found):
         return UnavailableError(
@@ -118,7 +128,11 @@ def plan_failure(messages: Messages, where: str, here: str) -> EdgekitError:
         )
     if _MEMORY.search(found):
         return UnavailableError(
-            "There is too little memory to load the engine.", where=where, found=found, hint="close other programs"
+            "There is too little memory to load the engine.",
+            where=where,
+            expected="free device memory for the engine",
+            found=found,
+            hint="close other programs; on a Jetson CPU and GPU share their memory",
         )
     return IntegrityError(
         "TensorRT does not accept the engine.",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgekit.engines.tensorrt.running import RunOptions
 from edgekit.errors import BadInputError
 
 __all__ = ["FLOAT_TYPES", "HARDWARE", "TYPINGS", "USUAL_BATCHES", "VERBOSITIES", "BuildOptions"]
@@ -54,6 +55,7 @@ class BuildOptions:
             typed and `float_type` is not "fp32"; it must name the other's digest.
         memory: Name of the CUDA package, see `memory.MEMORIES`.
         device: Number of the GPU.
+        run: How the plan will run. It is written into the plan's header, so that whoever opens it runs it so.
     """
 
     typing: str = "auto"
@@ -81,6 +83,7 @@ class BuildOptions:
     half_graph: Path | None = None
     memory: str = ""
     device: int = 0
+    run: RunOptions = field(default_factory=RunOptions)
 
     def __post_init__(self) -> None:
         smallest, usual, largest = self.batches

@@ -16,11 +16,13 @@ from edgekit.core.canonical import dump_canonical, parse_strict
 from edgekit.core.digests import digest_bytes
 from edgekit.core.files import read_bytes, write_bytes
 from edgekit.engines.tensorrt.memory import DeviceFacts
+from edgekit.engines.tensorrt.running import RunOptions
 from edgekit.errors import IntegrityError, UnavailableError
 
 __all__ = ["PlanHeader", "check_plan_fits", "plan_bytes_of", "read_plan", "write_plan"]
 
-_MAGIC = b"edgekit.tensorrt-plan/1\n"
+# 2: how the plan runs.
+_MAGIC = b"edgekit.tensorrt-plan/2\n"
 _LARGEST_HEADER = 16 << 20
 _ONNX_HINT = "build it with 'edgekit build' on the device that runs it"
 
@@ -40,6 +42,7 @@ class PlanHeader:
         dla_core: The DLA core it runs on; None on the GPU.
         version_compatible: It may run on later TensorRT of the same major version, and carries code for that.
         hardware_compatible: It may run on other GPUs: "" no, "same" of one capability, "ampere+" of later ones.
+        run: How it runs, wherever it is opened.
         build: The build record, JSON-ready: flags, pools, layers.
     """
 
@@ -53,11 +56,17 @@ class PlanHeader:
     dla_core: int | None = None
     version_compatible: bool = False
     hardware_compatible: str = ""
+    run: RunOptions = field(default_factory=RunOptions)
     build: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form."""
-        return {**vars(self), "capability": list(self.capability), "build": dict(self.build)}
+        return {
+            **vars(self),
+            "capability": list(self.capability),
+            "run": self.run.to_dict(),
+            "build": dict(self.build),
+        }
 
     def fits(self) -> str:
         """For people: what the plan runs on."""
@@ -147,6 +156,7 @@ def _header(raw: Any, where: str) -> PlanHeader:
         "dla_core": (int, type(None)),
         "version_compatible": (bool,),
         "hardware_compatible": (str,),
+        "run": (dict,),
         "build": (dict,),
     }
     if not isinstance(raw, dict) or set(raw) != set(kinds):
@@ -155,7 +165,10 @@ def _header(raw: Any, where: str) -> PlanHeader:
     capability = raw["capability"]
     if wrong or [type(part) for part in capability] != [int, int]:
         raise _broken(where, f"a malformed header: {', '.join(wrong or ['capability'])}")
-    return PlanHeader(**{**raw, "capability": (capability[0], capability[1])})
+    run = RunOptions.from_dict(raw["run"])
+    if run is None:
+        raise _broken(where, "a malformed header: run")
+    return PlanHeader(**{**raw, "capability": (capability[0], capability[1]), "run": run})
 
 
 def _broken(where: str, found: str) -> IntegrityError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -12,57 +11,40 @@ import numpy.typing as npt
 from edgekit.engines.asking import asked_classes, check_classes, check_images, engine_output
 from edgekit.engines.protocol import EngineInfo, EngineOutput
 from edgekit.engines.tensorrt.binding import TensorRt, load_tensorrt
+from edgekit.engines.tensorrt.graph_recording import GraphRecording
 from edgekit.engines.tensorrt.lifetimes import closed_after_objects
 from edgekit.engines.tensorrt.machine import machine_facts
 from edgekit.engines.tensorrt.memory import DeviceMemory, open_memory
 from edgekit.engines.tensorrt.plan_file import PlanHeader, check_plan_fits, read_plan
+from edgekit.engines.tensorrt.running import RunOptions, check_sharing
 from edgekit.engines.tensorrt.session import GpuTimes, PlanSession, load_plan, session_signature
 from edgekit.engines.tensorrt.status import NEVER_RUN
 from edgekit.errors import BadInputError
 from edgekit.interface.batches import batch_places, filled
 
-__all__ = ["RunOptions", "TensorRtRunner", "open_plan"]
+__all__ = ["TensorRtRunner", "open_plan"]
 
 
-@dataclass(frozen=True)
-class RunOptions:
-    """How a plan runs. Nothing here changes an answer.
-
-    Attributes:
-        memory: Name of the CUDA package, see `memory.MEMORIES`; empty for the first that is here.
-        device: Number of the GPU.
-        zero_copy: Let an integrated GPU work on the host's memory instead of copying. Measure both: which is faster
-            depends on the network and the device.
-        graphs: Record the work as a CUDA graph once a batch size comes for the second time in a row; done where the
-            package and the engine allow it, and told by the runner's info.
-    """
-
-    memory: str = ""
-    device: int = 0
-    zero_copy: bool = False
-    graphs: bool = True
-
-
-def open_plan(artifact: Path, options: RunOptions = RunOptions()) -> TensorRtRunner:
+def open_plan(artifact: Path, options: RunOptions | None = None, device: int = 0) -> TensorRtRunner:
     """Open an artifact.
 
+    Args:
+        artifact: The plan with its header.
+        options: How it runs, for measurements beside each other; None for what its header says, as it was verified.
+        device: Number of the GPU among those that CUDA shows.
+
     Raises:
-        BadInputError: It cannot be read, or the device cannot share memory as `options` wants.
+        BadInputError: It cannot be read, or the device cannot share memory as the options want.
         IntegrityError: It is damaged, or no explained graph's.
         UnavailableError: TensorRT, a CUDA package or a device is not here, or the plan was built for another.
     """
     header, plan = read_plan(artifact)
     tensorrt = load_tensorrt()
-    memory = open_memory(options.memory, options.device)
+    options = options or header.run
+    memory = open_memory(options.cuda_package, device)
     with closed_after_objects(memory, keep=True):
         check_plan_fits(header, tensorrt.text, memory.facts, str(artifact))
-        if options.zero_copy and not memory.facts.integrated:
-            raise BadInputError(
-                "This GPU has memory of its own and cannot work on the host's.",
-                expected="an integrated GPU for zero_copy",
-                found=memory.facts.name,
-                hint="leave zero_copy off",
-            )
+        check_sharing(options, memory.facts, str(artifact))
         with memory.active():
             session = _open_session(tensorrt, memory, (header, plan), str(artifact), options)
     return TensorRtRunner(session, header, tensorrt.text, options)
@@ -77,8 +59,7 @@ def _open_session(
     try:
         signature = session_signature(tensorrt, loaded.engine, where)
         loaded.create_context(where)
-        # Work that falls back from DLA to the GPU synchronises in between, which no graph can hold.
-        graphs = options.graphs and memory.captures_graphs and header.dla_core is None
+        graphs = GraphRecording.of(options, captures=memory.captures_graphs, dla_core=header.dla_core)
         return PlanSession(memory, loaded, signature, zero_copy=options.zero_copy, graphs=graphs)
     except BaseException:
         loaded.close()
@@ -109,8 +90,8 @@ class TensorRtRunner:
                 "gpu": facts.to_dict(),
                 "machine": self._machine.to_dict(),
                 "memory": self._session.memory.name,
-                "zero_copy": self._options.zero_copy,
-                "cuda_graph": self._session.graph_state,
+                "run": self._options.to_dict(),
+                "cuda_graph": self._session.graphs.to_dict(),
                 "batches": [vars(each) for each in self._session.signature.profiles],
                 "plan": self._header.to_dict(),
             },

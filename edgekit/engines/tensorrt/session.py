@@ -7,7 +7,6 @@ engine its contexts, and the logger all of them.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +16,8 @@ import numpy.typing as npt
 
 from edgekit.engines.tensorrt.binding import TensorRt
 from edgekit.engines.tensorrt.buffers import BufferRequest, TensorBuffer, allocate_buffer
-from edgekit.engines.tensorrt.memory import DeviceGraph, DeviceMemory
+from edgekit.engines.tensorrt.graph_recording import GraphRecording
+from edgekit.engines.tensorrt.memory import DeviceMemory
 from edgekit.engines.tensorrt.messages import Messages, make_logger, plan_failure
 from edgekit.engines.tensorrt.plan_file import PlanHeader
 from edgekit.engines.tensorrt.signature import CLASS_INDEX, IMAGE, BatchRange, EngineSignature, engine_signature
@@ -64,6 +64,7 @@ class LoadedPlan:
             raise UnavailableError(
                 "TensorRT could not prepare the engine to run.",
                 where=where,
+                expected="free device memory for the engine's weights and intermediate results",
                 found=self.messages.summary("no reason was logged; most often there is too little device memory"),
                 hint="close other programs; on a Jetson CPU and GPU share their memory",
             )
@@ -89,7 +90,11 @@ def load_plan(tensorrt: TensorRt, header: PlanHeader, plan: bytes, where: str, h
         runtime = tensorrt.module.Runtime(logger)
     except TypeError as cause:  # what the bindings raise when the library answers with nothing
         raise UnavailableError(
-            "TensorRT could not make a runtime.", found=messages.summary(str(cause)), hint="run 'edgekit doctor'"
+            "TensorRT could not make a runtime.",
+            where=where,
+            expected=f"a runtime of {here}",
+            found=messages.summary(str(cause)),
+            hint="run 'edgekit doctor'; most often the NVIDIA driver is missing or too old",
         ) from cause
     if messages.errors:
         # A runtime that logged errors while it was made may end the process when it is used.
@@ -121,21 +126,26 @@ class PlanSession:
         loaded: The plan, with its context.
         signature: Its tensors.
         zero_copy: Host and device share the buffers.
-        graphs: Record the work once a shape comes again.
+        graphs: What may be recorded of the work, and what was.
     """
 
     def __init__(
-        self, memory: DeviceMemory, loaded: LoadedPlan, signature: EngineSignature, *, zero_copy: bool, graphs: bool
+        self,
+        memory: DeviceMemory,
+        loaded: LoadedPlan,
+        signature: EngineSignature,
+        *,
+        zero_copy: bool,
+        graphs: GraphRecording,
     ) -> None:
         self.memory = memory
         self.signature = signature
         self.times: GpuTimes | None = None
-        self.graph_state = "not recorded yet" if graphs else "off"
+        self.graphs = graphs
         self._loaded: LoadedPlan | None = loaded
         self._resources = ExitStack()
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._profile = 0
-        self._graph: DeviceGraph | None = None
         self._buffers: tuple[TensorBuffer, ...] = ()
         try:
             self._stream = memory.stream()
@@ -173,7 +183,13 @@ class PlanSession:
     def _bind(self, buffers: tuple[TensorBuffer, ...]) -> None:
         for buffer in buffers:
             if not self._context.set_tensor_address(buffer.name, buffer.address):
-                raise UnavailableError("TensorRT refused the memory of a tensor.", where=buffer.name)
+                raise UnavailableError(
+                    "TensorRT refused the memory of a tensor.",
+                    where=buffer.name,
+                    expected="an address that it takes",
+                    found=hex(buffer.address),
+                    hint="rebuild the engine on this device",
+                )
 
     @property
     def _context(self) -> Any:
@@ -205,12 +221,12 @@ class PlanSession:
             self._choose_profile(profile)
             again = self._shapes.get(IMAGE) == images.shape
             if not again:
-                self._drop_graph()
+                self.graphs.drop()
                 self._shapes = self._shaped(len(images))
             for buffer in self._buffers:
                 if buffer.is_input:
                     buffer.fill(images if buffer.name == IMAGE else asked)
-            self._queue(self._work(again))
+            self._queue(again)
             self._stream.synchronise()
             before, begun, done, after = self._marks
             self.times = GpuTimes(
@@ -219,37 +235,26 @@ class PlanSession:
             views = {buffer.name: buffer.view(self._shapes[buffer.name]) for buffer in self._buffers}
             return [np.array(views[name]) for name in self.signature.outputs]
 
-    def _queue(self, work: Callable[[], None]) -> None:
+    def _queue(self, again: bool) -> None:
         before, begun, done, after = self._marks
         before.record(self._stream)
         for buffer in self._buffers:
             if buffer.is_input:
                 buffer.queue_copy(self.memory, math.prod(self._shapes[buffer.name]), self._stream)
         begun.record(self._stream)
-        work()
+        self.graphs.do(self.memory, self._stream, self._enqueue, again=again)
         done.record(self._stream)
         for buffer in self._buffers:
             if not buffer.is_input:
                 buffer.queue_copy(self.memory, math.prod(self._shapes[buffer.name]), self._stream)
         after.record(self._stream)
 
-    def _work(self, again: bool) -> Callable[[], None]:
-        """What puts the engine's own work on the stream."""
-        if self._graph is None and again and self.graph_state == "not recorded yet":
-            # The run before, with the same shapes, was the one that TensorRT wants to have had before a capture.
-            try:
-                self._graph = self.memory.capture(self._stream, self._enqueue)
-                self.graph_state = "recorded"
-            except UnavailableError as error:
-                self.graph_state = f"cannot be recorded: {error.message} {error.found or ''}".strip()
-        graph = self._graph
-        return self._enqueue if graph is None else lambda: graph.launch(self._stream)
-
     def _enqueue(self) -> None:
         if not self._context.execute_async_v3(self._stream.handle):
             assert self._loaded is not None
             raise UnavailableError(
                 "TensorRT failed while running the engine.",
+                expected="answers for a batch that the engine takes",
                 found=self._loaded.messages.summary("no reason was logged"),
                 hint="rebuild the engine on this device; if it stays, run its graph with trtexec",
             )
@@ -264,6 +269,7 @@ class PlanSession:
                     "A batch lies outside what the engine was built for.",
                     expected=", ".join(f"{each.smallest} to {each.largest} images" for each in self.signature.profiles),
                     found=f"{name} {list(shape)}",
+                    hint="run fewer at a time, or set tensorrt.batches in the recipe and build again",
                 )
         found = {
             name: tuple(int(side) for side in self._context.get_tensor_shape(name)) for name in self.signature.dtypes
@@ -277,17 +283,17 @@ class PlanSession:
         if index == self._profile:
             return
         if not self._context.set_optimization_profile_async(index, self._stream.handle):
-            raise UnavailableError("TensorRT refused a profile of the engine.", found=str(index))
+            raise UnavailableError(
+                "TensorRT refused a profile of the engine.",
+                expected=f"one of {len(self.signature.profiles)}",
+                found=f"number {index}",
+                hint="rebuild the engine on this device",
+            )
         self._stream.synchronise()
         self._profile, self._shapes = index, {}
-        self._drop_graph()
+        self.graphs.drop()
         # Whether addresses outlive a change of profile is not documented.
         self._bind(self._buffers)
-
-    def _drop_graph(self) -> None:
-        if self._graph is not None:
-            self._graph.close()
-            self._graph, self.graph_state = None, "not recorded yet"
 
     def close(self) -> None:
         """Free everything. May be called twice."""
@@ -297,7 +303,7 @@ class PlanSession:
         # After a failed launch the context is lost: nothing can be freed, and it must not hide what happened.
         with suppress(UnavailableError), self.memory.active():
             with suppress(UnavailableError):
-                self._drop_graph()
+                self.graphs.drop()
             loaded.close()
             self._resources.close()
         loaded.close()

@@ -1,4 +1,4 @@
-"""What a recipe may say of TensorRT: the build options that are no folder, package or device of one machine.
+"""What a recipe may say of TensorRT: what is no folder or device of one machine.
 
 One section serves the engine 'tensorrt' here, the plan of a device, and what ONNX Runtime's TensorRT provider takes of
 it. Source of the options: TensorRT's Python bindings 8.6 to 11.4, `IBuilderConfig`; none of them ran on a real one.
@@ -6,10 +6,11 @@ it. Source of the options: TensorRT's Python bindings 8.6 to 11.4, `IBuilderConf
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from edgekit.engines.tensorrt.options import USUAL_BATCHES, BuildOptions
+from edgekit.engines.tensorrt.running import RunOptions
 from edgekit.errors import BadInputError
 
 __all__ = ["TensorRtSettings"]
@@ -20,7 +21,7 @@ _ON_DLA = ("dla_core", "dla_sram", "dla_local_dram", "dla_global_dram")
 
 @dataclass(frozen=True)
 class TensorRtSettings:
-    """How TensorRT builds. The defaults suit an explained graph on the device that will run it.
+    """How TensorRT builds and runs. The defaults suit an explained graph on the device that will run it.
 
     Attributes:
         typing: "strong": precision is what the graph's types say (TensorRT 10.12 and later); "weak": flags allow it
@@ -49,6 +50,7 @@ class TensorRtSettings:
         dla_sram: Bytes of the DLA's own memory, a power of two from 4096; 0 leaves TensorRT's default (1 MiB).
         dla_local_dram: Bytes of memory between its operations; 0 for the default (1 GiB).
         dla_global_dram: Bytes of memory for its weights; 0 for the default (512 MiB).
+        run: How the plan runs once it is built, in verification, in benchmarks and in use.
     """
 
     typing: str = "auto"
@@ -71,6 +73,7 @@ class TensorRtSettings:
     dla_sram: int = 0
     dla_local_dram: int = 0
     dla_global_dram: int = 0
+    run: RunOptions = field(default_factory=RunOptions)
 
     def __post_init__(self) -> None:
         try:
@@ -109,6 +112,11 @@ class TensorRtSettings:
         """The DLA is asked for."""
         return self.dla_core is not None
 
+    def changed(self) -> dict[str, Any]:
+        """What differs from the defaults, by the key that says it on a command line, such as "run.zero_copy"."""
+        plain, mine = ({**asdict(each), **_flat("run", asdict(each.run))} for each in (TensorRtSettings(), self))
+        return {key: value for key, value in mine.items() if key != "run" and value != plain[key]}
+
     def build_options(self, precision: str) -> BuildOptions:
         """The options of a build, without anything of one machine.
 
@@ -117,10 +125,14 @@ class TensorRtSettings:
                 it is built for the GPU, whose FP32 it is; the DLA has none.
         """
         known = {item.name for item in fields(BuildOptions)}
-        taken: dict[str, Any] = {name: value for name, value in asdict(self).items() if name in known - set(_OURS)}
+        taken: dict[str, Any] = {name: value for name, value in vars(self).items() if name in known - set(_OURS)}
         if precision == "fp32":
             taken |= {"float_type": "fp32", **dict.fromkeys(_ON_DLA[1:], 0), "dla_core": None}
         elif precision == "fp16":
             taken["float_type"] = "fp16"
         one_size = taken["dla_core"] is not None
         return BuildOptions(batches=self.batches or ((1, 1, 1) if one_size else USUAL_BATCHES), **taken)
+
+
+def _flat(section: str, values: dict[str, Any]) -> dict[str, Any]:
+    return {f"{section}.{key}": value for key, value in values.items()}
