@@ -32,9 +32,10 @@ $(STAMP): pyproject.toml constraints.txt tests/second_libraries.txt
 demo: $(STAMP) ## run the main job on the embedded default
 	@$(BIN)/edgekit demo --output $(DEMO_OUTPUT)
 
-# One thread for each worker's numerics: the workers already share the cores.
+# One thread for each worker's numerics: the workers already share the cores. Files go to the workers in the order of
+# tests/conftest.py, the slow ones first.
 test: $(STAMP) ## run the tests; ARGS='...' goes to pytest
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # NVIDIA's wheels, about 1 MB each, under NVIDIA's licence; they go into a folder of their own and are never shipped.
 tensorrt-bindings: $(STAMP) ## check names and signatures against NVIDIA's bindings (downloads them; needs cc)

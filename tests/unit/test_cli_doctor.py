@@ -31,6 +31,7 @@ HOST = {
     "rich": "13.0",
     "jinja2": "3.1.6",
     "safetensors": "0.4.5",
+    "cryptography": "44.0.0",
 }
 
 
@@ -147,7 +148,8 @@ def test_every_requirement_of_the_distribution_is_understood() -> None:
     lines = metadata.requires("edgekit") or []
     wanted = installation._wanted_packages()
     libraries = {"tensorboard", "timm", "torchvision", "transformers"}
-    assert {item.extra for item in wanted} == {"", "cpu", "gpu", "openvino", "tensorrt", "images", "host", *libraries}
+    known = {"", "cpu", "gpu", "openvino", "tensorrt", "images", "host", "model-signing", *libraries}
+    assert {item.extra for item in wanted} == known
     assert len(wanted) == sum('extra == "dev"' not in line for line in lines)
 
 
