@@ -70,14 +70,13 @@ def controls_from_files(
     for name, reason in raw["missing"].items():
         _check_missing(name, str(reason), golden, where)
     rows = controlled_rows(golden)
-    golden, engine = golden.part(rows), engine.part(rows)
-    tables, made = {}, side_tables(golden, engine)
+    tables, made, judged = {}, side_tables(golden, engine, rows), engine.part(rows)
     for name, digest in raw["tables"].items():
         data, place = read(control_file(name)), f"{where}: {name}"
         if digest_bytes(data) != digest:
             raise _refused("A control is not the one that was verified.", place, f"SHA-256 {digest}", "another file")
         table = scores_from_dict(parse_strict(data, where=place), where=place, classes=len(golden.card.classes))
-        _check_table(name, table, golden, engine, place)
+        _check_table(name, table, judged, place)
         if name in made:
             _check_same(table, made[name], place)
         tables[name] = table
@@ -116,13 +115,13 @@ def _check_missing(name: str, reason: str, golden: GoldenSet, where: str) -> Non
         )
 
 
-def _check_table(name: str, table: ScoreTable, golden: GoldenSet, engine: ScoreTable, where: str) -> None:
+def _check_table(name: str, table: ScoreTable, engine: ScoreTable, where: str) -> None:
     if not (
         table.sample == engine.sample
         and np.array_equal(table.label, engine.label)
         and np.array_equal(table.teacher_class, engine.teacher_class)
     ):
-        raise _refused("A control is about other samples than the golden set.", where, f"{len(golden)} samples")
+        raise _refused("A control is about other samples than the golden set.", where, f"{len(engine)} samples")
     for what, found, wanted in (
         ("metrics", table.metrics, engine.metrics),
         ("metrics of own classes", table.own_class_metrics, engine.own_class_metrics),

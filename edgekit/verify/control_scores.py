@@ -9,6 +9,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 
@@ -23,14 +25,14 @@ from edgekit.verify.sequence import verification_order
 
 __all__ = ["CONTROLLED", "controlled_rows", "make_controls", "other_samples", "side_tables"]
 
-CONTROLLED = 2048
+CONTROLLED = 1024
 """Most samples that controls are scored on."""
 
 _SEED = 0
 
 
 def controlled_rows(golden: GoldenSet) -> npt.NDArray[np.intp]:
-    """The samples that controls are scored on, by index, ascending: all of them, of many 2,048 drawn by their digests.
+    """The samples that controls are scored on, by index, ascending: all of them, of many 1,024 drawn by their digests.
 
     A control is there to fail, and what is far from a bound needs few samples for that.
     """
@@ -45,11 +47,10 @@ def make_controls(golden: GoldenSet, answers: EngineAnswers, table: ScoreTable) 
         answers: What the engine said about it.
         table: The scores of that.
     """
-    rows = controlled_rows(golden)
-    part, said, scores = golden.part(rows), answers.part(rows), table.part(rows)
-    tables, missing = side_tables(part, scores), {}
-    if len(part) > 1:
-        tables[PERMUTED_MAPS] = _permuted_maps_table(part, said, scores)
+    rows, missing = controlled_rows(golden), {}
+    tables = side_tables(golden, table, rows)
+    if len(rows) > 1:
+        tables[PERMUTED_MAPS] = _permuted_maps_table(golden, answers, table, rows)
     else:
         missing[PERMUTED_MAPS] = "there is no other sample whose map could be taken"
     if golden.random is None:
@@ -57,42 +58,51 @@ def make_controls(golden: GoldenSet, answers: EngineAnswers, table: ScoreTable) 
     return StoredControls("ran", tables, missing)
 
 
-def side_tables(golden: GoldenSet, engine: ScoreTable) -> dict[str, ScoreTable]:
+def side_tables(golden: GoldenSet, engine: ScoreTable, rows: npt.NDArray[np.intp]) -> dict[str, ScoreTable]:
     """The controls that need nothing of the engine but its answers, and so follow from what is stored.
 
     Args:
-        golden: The samples that controls are scored on.
-        engine: The scores of the engine's answers about them.
+        golden: The golden set.
+        engine: The scores of the engine's answers about all of it.
+        rows: The samples that controls are scored on.
     """
     blind, random = ScoreBuilder(), ScoreBuilder()
     sizes = [(view.spec.height, view.spec.width) for view in golden.map_spec.views]
-    for start in range(0, len(golden), SCORED_AT_ONCE):
-        stop = min(start + SCORED_AT_ONCE, len(golden))
-        yardstick = Yardstick.of(golden, start, stop, engine)
-        blobs = tuple(MapStack(np.broadcast_to(centre_prior(*size), (stop - start, *size))) for size in sizes)
+    for part, yardstick, _ in _parts(golden, engine, rows):
+        blobs = tuple(MapStack(np.broadcast_to(centre_prior(*size), (len(part), *size))) for size in sizes)
         blind.add(yardstick, blobs, blobs)
-        if golden.random is not None:
-            random.add(yardstick, *_random_views(golden.random, start, stop))
-    tables = {CENTRE_PRIOR: blind.table(golden, engine.engine_class)}
+        if part.random is not None:
+            random.add(yardstick, *_random_views(part.random))
+    tables = {CENTRE_PRIOR: blind.table(golden, engine.engine_class[rows], rows)}
     if golden.random is not None:
-        tables[RANDOM_WEIGHTS] = random.table(golden, golden.random.classes)
+        tables[RANDOM_WEIGHTS] = random.table(golden, golden.random.classes[rows], rows)
     return tables
 
 
-def _random_views(random: RandomAnswers, start: int, stop: int) -> tuple[Views, Views]:
-    asked, own = ([maps[side, start:stop].astype(np.float32) for maps in random.maps] for side in (0, 1))
+def _parts(
+    golden: GoldenSet, engine: ScoreTable, rows: npt.NDArray[np.intp]
+) -> Iterator[tuple[GoldenSet, Yardstick, slice]]:
+    """The samples `rows`, some at a time, so that no more of them lie in memory: what of them there is, and which."""
+    for start in range(0, len(rows), SCORED_AT_ONCE):
+        places = slice(start, start + SCORED_AT_ONCE)
+        part = golden.part(rows[places])
+        yield part, Yardstick.of(part, 0, len(part), engine.part(rows[places])), places
+
+
+def _random_views(random: RandomAnswers) -> tuple[Views, Views]:
+    asked, own = ([maps[side].astype(np.float32) for maps in random.maps] for side in (0, 1))
     return asked, own
 
 
-def _permuted_maps_table(golden: GoldenSet, answers: EngineAnswers, table: ScoreTable) -> ScoreTable:
-    source = other_samples(golden.teacher_class, _SEED)
+def _permuted_maps_table(
+    golden: GoldenSet, answers: EngineAnswers, table: ScoreTable, rows: npt.NDArray[np.intp]
+) -> ScoreTable:
+    source = rows[other_samples(golden.teacher_class[rows], _SEED)]
     builder = ScoreBuilder()
     maps, own = (answers.maps, *answers.further), (answers.own_maps, *answers.own_further)
-    for start in range(0, len(golden), SCORED_AT_ONCE):
-        taken = source[start : start + SCORED_AT_ONCE]
-        yardstick = Yardstick.of(golden, start, start + len(taken), table)
-        builder.add(yardstick, [one[taken] for one in maps], [one[taken] for one in own])
-    return builder.table(golden, table.engine_class)
+    for _, yardstick, places in _parts(golden, table, rows):
+        builder.add(yardstick, [one[source[places]] for one in maps], [one[source[places]] for one in own])
+    return builder.table(golden, table.engine_class[rows], rows)
 
 
 def other_samples(classes: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.intp]:

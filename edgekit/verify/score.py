@@ -96,20 +96,24 @@ class ScoreBuilder:
         several = tuple(view.metrics for view in views) if len(views) > 1 else ()
         self._parts.append(_Part(asked.states, asked.metrics, own, several, localisation))
 
-    def table(self, golden: GoldenSet, engine_class: npt.NDArray[np.int64]) -> ScoreTable:
+    def table(
+        self, golden: GoldenSet, engine_class: npt.NDArray[np.int64], rows: npt.NDArray[np.intp] | None = None
+    ) -> ScoreTable:
         """The table of everything that was added.
 
         Args:
-            golden: The golden set, all of whose samples were.
+            golden: The golden set that the samples are of.
             engine_class: int64 [N], the judged network's own top-1, -1 where its answer is not finite.
+            rows: Which of its samples were added, in that order; None for all.
         """
+        which = np.arange(len(golden)) if rows is None else rows
         parts = self._parts
         names = [view.name for view in golden.map_spec.views]
         views = zip(*(part.views for part in parts), strict=True)
         return ScoreTable(
-            sample=golden.digests,
-            label=golden.labels,
-            teacher_class=golden.teacher_class,
+            sample=tuple(golden.digests[row] for row in which),
+            label=golden.labels[which],
+            teacher_class=golden.teacher_class[which],
             engine_class=engine_class,
             state=tuple(state for part in parts for state in part.states),
             metrics=_joined([part.metrics for part in parts]),
