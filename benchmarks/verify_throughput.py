@@ -2,8 +2,8 @@
 
     python benchmarks/verify_throughput.py [--only PATTERN] [--samples N ...] [--rounds N] [--work DIR]
 
-The demo's network and ResNet-20 (where `shared/data` lies beside the checkout), FP32 and INT8, over synthetic golden
-sets: images drawn once and repeated with changed pixels, answered by the teacher. In turns, each in a process of its
+The demo's network, and ResNet-20 and 56 (where `shared/data` lies beside the checkout), FP32 and INT8, over synthetic
+golden sets: images drawn once and repeated with changed pixels, answered by the teacher. In turns, each in a process of its
 own: the engine's `run` once a sample over batches of 16 that were prepared before the clock ran; a verification, which
 prepares, asks, scores and makes the controls; and one without controls. Processor time is written beside the clock's,
 since it hardly depends on what else a machine does; the spinning of the engine's threads is in it. Peak memory is each
@@ -46,7 +46,7 @@ GOAL = 0.9
 BATCH = 16
 RAW, WHOLE, PLAIN = "engine alone", "verification", "without controls"
 KINDS = (RAW, WHOLE, PLAIN)
-NETWORKS = ("demo", "cifar10-resnet20")
+NETWORKS = ("demo", "cifar10-resnet20", "cifar10-resnet56")
 PRECISIONS = ("fp32", "int8")
 DRAWN = 200
 CALIBRATION_IMAGES = 64

@@ -137,7 +137,7 @@ class GoldenSet:
     def part(self, rows: npt.NDArray[np.intp]) -> GoldenSet:
         """The golden set of some samples, by index."""
         known = self.random
-        return replace(
+        part = replace(
             self,
             pixels=self.pixels[rows],
             labels=self.labels[rows],
@@ -148,6 +148,9 @@ class GoldenSet:
             further=tuple(replace(item, maps=item.maps[rows]) for item in self.further),
             random=None if known is None else known.part(rows),
         )
+        masks, random = (() if self.masks is None else (self.masks,)), (() if known is None else known.maps)
+        release(self.pixels, self.maps, *masks, *(item.maps for item in self.further), *random)
+        return part
 
 
 def explained_classes(logits: npt.NDArray[np.float32], spec: MapSpec) -> npt.NDArray[np.int32]:

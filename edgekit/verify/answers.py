@@ -65,13 +65,15 @@ class EngineAnswers:
 
     def part(self, rows: npt.NDArray[np.intp]) -> EngineAnswers:
         """The answers about some samples, by index."""
-        return EngineAnswers(
+        part = EngineAnswers(
             logits=self.logits[rows],
             maps=self.maps[rows],
             own_maps=self.own_maps[rows],
             further=tuple(maps[rows] for maps in self.further),
             own_further=tuple(maps[rows] for maps in self.own_further),
         )
+        release(self.logits, self.maps, *self.further)
+        return part
 
     @classmethod
     def joined(cls, parts: Sequence[EngineAnswers]) -> EngineAnswers:

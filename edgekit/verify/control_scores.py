@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekit.bundle.golden import GoldenSet, RandomAnswers
+from edgekit.core.mapped import release
 from edgekit.metrics.comparisons import MapStack
 from edgekit.metrics.localisation import centre_prior
 from edgekit.metrics.scores import ScoreTable
@@ -102,6 +103,7 @@ def _permuted_maps_table(
     maps, own = (answers.maps, *answers.further), (answers.own_maps, *answers.own_further)
     for _, yardstick, places in _parts(golden, table, rows):
         builder.add(yardstick, [one[source[places]] for one in maps], [one[source[places]] for one in own])
+        release(*maps, *own)
     return builder.table(golden, table.engine_class[rows], rows)
 
 
