@@ -3,11 +3,11 @@
     python benchmarks/verify_throughput.py [--only PATTERN] [--samples N ...] [--rounds N] [--work DIR]
 
 The demo's network, and ResNet-20 and 56 (where `shared/data` lies beside the checkout), FP32 and INT8, over synthetic
-golden sets: images drawn once and repeated with changed pixels, answered by the teacher. In turns, each in a process of its
-own: the engine's `run` once a sample over batches of 16 that were prepared before the clock ran; a verification, which
-prepares, asks, scores and makes the controls; and one without controls. Processor time is written beside the clock's,
-since it hardly depends on what else a machine does; the spinning of the engine's threads is in it. Peak memory is each
-process's. Writes `verify_throughput.json` and `verify_throughput.md`.
+golden sets: images drawn once and repeated with changed pixels, answered by the teacher. In turns, each in a process of
+its own: the engine's `run` once a sample over batches of 16 that were prepared before the clock ran; a verification,
+which prepares, asks, scores and makes the controls; and one without controls. Processor time is written beside the
+clock's, since it hardly depends on what else a machine does; the spinning of the engine's threads is in it. Peak memory
+is each process's. Writes `verify_throughput.json` and `verify_throughput.md`.
 """
 
 from __future__ import annotations
