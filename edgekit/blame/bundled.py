@@ -125,7 +125,7 @@ def blame(request: BlameRequest, observer: Observer = NULL_OBSERVER) -> BlameRep
         raise BadInputError(
             f"This bundle ships {manifest.precision.upper()}: nothing in it is rounded to integers, so no tensor is "
             "to blame.",
-            where=str(opened.folder),
+            where=str(opened.source),
             expected="a bundle that ships INT8",
             found=f"precision {manifest.precision}",
             hint="--hops-only follows the map from the teacher to the engine",

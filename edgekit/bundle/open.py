@@ -31,10 +31,12 @@ class Bundle:
     Attributes:
         folder: Where its files lie.
         manifest: What it is.
+        source: The folder or tar file that was opened, for messages: a tar file's content lies in a temporary folder.
     """
 
     folder: Path
     manifest: Manifest
+    source: Path = field(compare=False)
     _unpacked: TemporaryDirectory[str] | None = field(default=None, repr=False, compare=False)
 
     def __contains__(self, name: object) -> bool:
@@ -45,7 +47,7 @@ class Bundle:
         if name not in self.manifest.files:
             raise BadInputError(
                 f"This bundle has no {name}.",
-                where=str(self.folder),
+                where=str(self.source),
                 expected="one of " + ", ".join(sorted(self.manifest.files)),
             )
         return self.folder / name
@@ -70,7 +72,7 @@ class Bundle:
         if self.awaits_device:
             raise EvidenceNeededError(
                 "This bundle has no engine yet: the device builds it.",
-                where=str(self.folder),
+                where=str(self.source),
                 expected=f"a release that 'edgekit attach' completed for {self.manifest.target}",
                 found="status unverified: needs device evidence",
                 hint="run 'edgekit device build' with it on the device, then 'edgekit attach' here",
@@ -161,16 +163,16 @@ def open_bundle(path: Path, *, unpack_to: Path | None = None) -> Bundle:
     if path.is_dir():
         if unpack_to is not None:
             raise BadInputError("Only a bundle's tar file can be unpacked; this is a folder.", where=str(path))
-        return Bundle(path, check_folder(path))
+        return Bundle(path, check_folder(path), path)
     if not path.exists():
         raise not_a_bundle(path, "nothing")
     if unpack_to is not None:
-        return Bundle(unpack_to, unpack_tar(path, unpack_to))
+        return Bundle(unpack_to, unpack_tar(path, unpack_to), unpack_to)
     with foreign_os_errors(path, "unpack a bundle"):
         temporary = TemporaryDirectory(prefix="edgekit-bundle-")
     try:
         folder = Path(temporary.name) / "bundle"
-        return Bundle(folder, unpack_tar(path, folder), temporary)
+        return Bundle(folder, unpack_tar(path, folder), path, temporary)
     except BaseException:
         temporary.cleanup()
         raise

@@ -47,7 +47,7 @@ def scored(bundle: Bundle) -> Scored:
     golden = bundle.golden()
     return Scored(
         digest=bundle.manifest.digest,
-        where=str(bundle.folder),
+        where=str(bundle.source),
         teacher=golden.teacher,
         card=golden.card,
         map_spec=golden.map_spec,

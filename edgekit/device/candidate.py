@@ -30,7 +30,7 @@ def candidate_plan(bundle: Bundle) -> DevicePlan:
     if layout.DEVICE_PLAN not in bundle or not bundle.awaits_device:
         raise BadInputError(
             "This bundle is no candidate that a device completes.",
-            where=str(bundle.folder),
+            where=str(bundle.source),
             expected=f"a bundle of status unverified with {layout.DEVICE_PLAN}",
             found=f"status {bundle.manifest.status}, engine {bundle.manifest.engine}",
             hint="'edgekit build MODEL --target jetson-...' on a machine without TensorRT makes one",

@@ -98,7 +98,7 @@ def sign_bundle(
         DefectError: It does not pass, or the signature does not verify.
     """
     if judged.outcome != "pass":
-        raise DefectError("A bundle was to be signed that does not pass.", where=str(bundle.folder))
+        raise DefectError("A bundle was to be signed that does not pass.", where=str(bundle.source))
     created = (now or datetime.now(timezone.utc)).astimezone(timezone.utc).replace(microsecond=0)
     statement = Statement(
         subjects=subjects_of(bundle),
@@ -115,7 +115,7 @@ def sign_bundle(
     envelope = Envelope(payload, key.public.key_id, key.sign(unsigned.signed_bytes))
     # Two implementations had to agree, and a bit flipped in memory would otherwise be found on a device.
     if not envelope.is_signed_by(key.public):
-        raise DefectError("A signature that was just made does not verify.", where=str(bundle.folder))
+        raise DefectError("A signature that was just made does not verify.", where=str(bundle.source))
     check_about(bundle, statement)
     return envelope, statement
 

@@ -169,7 +169,7 @@ def bundle_baseline(bundle: Bundle) -> Baseline:
     if SCORES not in bundle:
         raise BadInputError(
             "A bundle that was never verified is no baseline.",
-            where=str(bundle.folder),
+            where=str(bundle.source),
             expected="a bundle with scores",
             found=f"status {bundle.manifest.status}",
             hint="name a bundle that 'edgekit build' or 'edgekit attach' completed",
@@ -209,7 +209,7 @@ def bundle_controls(bundle: Bundle, golden: GoldenSet, engine: ScoreTable) -> St
             return StoredControls()
         raise IntegrityError(
             "The bundle's controls are missing.",
-            where=str(bundle.folder),
+            where=str(bundle.source),
             expected=f"{CONTROLS}, since the recipe says verify.controls {str(wanted).lower()}",
             found="no such file",
             hint="take the bundle from where it was made, or build it again",
@@ -251,7 +251,7 @@ def gate(bundle: Bundle, policy: Policy | None = None, baseline: Baseline | None
     if bundle.awaits_device:
         raise EvidenceNeededError(
             "The bundle has status unverified: it needs evidence from the device.",
-            where=str(bundle.folder),
+            where=str(bundle.source),
             expected=f"scores of the engine that {bundle.manifest.target} builds",
             found="a candidate whose engine nothing has built yet",
             hint="run 'edgekit device build' with it on the device, then 'edgekit attach' here",
@@ -259,7 +259,7 @@ def gate(bundle: Bundle, policy: Policy | None = None, baseline: Baseline | None
     if SCORES not in bundle:
         raise BadInputError(
             "The bundle was never verified, so there is nothing to judge.",
-            where=str(bundle.folder),
+            where=str(bundle.source),
             hint="run 'edgekit verify' on the device it was built for",
         )
     _check_engine(bundle)
@@ -281,7 +281,7 @@ def gate(bundle: Bundle, policy: Policy | None = None, baseline: Baseline | None
     if bundle.manifest.status == "released" and own.outcome != "pass":
         raise IntegrityError(
             "The bundle calls itself released and its own evidence does not pass.",
-            where=str(bundle.folder),
+            where=str(bundle.source),
             expected=f"status {_STATUS_OF_OUTCOME[own.outcome]}",
             found="status released",
         )
@@ -290,7 +290,7 @@ def gate(bundle: Bundle, policy: Policy | None = None, baseline: Baseline | None
     if bundle.manifest.status == "released" and kept.outcome != "pass":
         raise IntegrityError(
             "The bundle calls itself released, and its own policy is too weak.",
-            where=str(bundle.folder),
+            where=str(bundle.source),
             expected="status inconclusive, since the policy does not fail " + ", ".join(kept.too_weak),
             found="status released",
         )

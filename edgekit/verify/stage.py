@@ -166,7 +166,7 @@ def _watched(request: VerifyRequest, golden: GoldenSet, runner: Runner, observer
         # A policy that is not too weak fails the controls as well, if it may look at them long enough.
         if outcome == "fail" or stop == len(golden) or not with_controls(judge(policy, table), controls).too_weak:
             break
-    observer.advanced("golden samples, until decided", len(golden), len(golden))
+    observer.advanced("golden samples, until decided", len(seen), len(seen))
     return seen, answers, table, controls
 
 
