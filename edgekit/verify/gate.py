@@ -248,6 +248,22 @@ def gate(bundle: Bundle, policy: Policy | None = None, baseline: Baseline | None
             status is not what its own policy says about its own scores, or the envelope of a signed bundle is about
             something else. Whose signature that is takes a key, and is not asked.
     """
+    _check_there_is_evidence(bundle)
+    _check_engine(bundle)
+    stated = stated_envelope(bundle)
+    if stated is not None:
+        check_about(bundle, stated[1])
+    golden = bundle.golden()
+    table = bundle_scores(bundle, golden)
+    own, controls = _own_verdict(bundle, golden, table)
+    if policy is None and baseline is None:
+        return own
+    demanded = own.verdict.policy if policy is None else policy
+    check_whole(golden, demanded, table)
+    return with_controls(judge(demanded, table, bundle_context(bundle, demanded, baseline)), controls)
+
+
+def _check_there_is_evidence(bundle: Bundle) -> None:
     if bundle.awaits_device:
         raise EvidenceNeededError(
             "The bundle has status unverified: it needs evidence from the device.",
@@ -262,14 +278,12 @@ def gate(bundle: Bundle, policy: Policy | None = None, baseline: Baseline | None
             where=str(bundle.source),
             hint="run 'edgekit verify' on the device it was built for",
         )
-    _check_engine(bundle)
-    stated = stated_envelope(bundle)
-    if stated is not None:
-        check_about(bundle, stated[1])
-    golden = bundle.golden()
-    table = bundle_scores(bundle, golden)
-    policy_of_it = bundle_policy(bundle)
-    own = judge(policy_of_it, table, bundle_context(bundle, policy_of_it))
+
+
+def _own_verdict(bundle: Bundle, golden: GoldenSet, table: ScoreTable) -> tuple[GateResult, StoredControls]:
+    """What the bundle's own policy says, and the controls; `IntegrityError` where the bundle claims anything else."""
+    policy, released = bundle_policy(bundle), bundle.manifest.status == "released"
+    own = judge(policy, table, bundle_context(bundle, policy))
     stored = bundle.read_json(VERDICT)
     if own.to_dict() != stored:
         raise IntegrityError(
@@ -278,27 +292,23 @@ def gate(bundle: Bundle, policy: Policy | None = None, baseline: Baseline | None
             expected=own.outcome,
             found=str(stored.get("outcome")) if isinstance(stored, dict) else "something else than a verdict",
         )
-    if bundle.manifest.status == "released" and own.outcome != "pass":
+    if released and own.outcome != "pass":
         raise IntegrityError(
             "The bundle calls itself released and its own evidence does not pass.",
             where=str(bundle.source),
             expected=f"status {_STATUS_OF_OUTCOME[own.outcome]}",
             found="status released",
         )
-    controls = bundle_controls(bundle, judged_part(golden, own.policy, len(table)), table)
-    kept = with_controls(own, controls)
-    if bundle.manifest.status == "released" and kept.outcome != "pass":
+    controls = bundle_controls(bundle, judged_part(golden, policy, len(table)), table)
+    judged = with_controls(own, controls)
+    if released and judged.outcome != "pass":
         raise IntegrityError(
             "The bundle calls itself released, and its own policy is too weak.",
             where=str(bundle.source),
-            expected="status inconclusive, since the policy does not fail " + ", ".join(kept.too_weak),
+            expected="status inconclusive, since the policy does not fail " + ", ".join(judged.too_weak),
             found="status released",
         )
-    if policy is None and baseline is None:
-        return kept
-    demanded = own.policy if policy is None else policy
-    check_whole(golden, demanded, table)
-    return with_controls(judge(demanded, table, bundle_context(bundle, demanded, baseline)), controls)
+    return judged, controls
 
 
 def _check_engine(bundle: Bundle) -> None:
